@@ -1,0 +1,106 @@
+"""Failures between protobuf, `broker.policy` and the events that keep them.
+
+Nothing in a failure is a reason to refuse it.
+"""
+
+import json
+import sys
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from reprise.v1 import job_pb2
+
+from broker.json_text import JsonInvalid, check_json
+from broker.policy.decision import Failure
+from broker.service.translate.instants import duration_message, is_duration, to_timedelta
+
+# The sizes that job.proto gives.
+MAX_MESSAGE_BYTES = 8 * 1024
+MAX_TYPE_CHARACTERS = 128
+MAX_RESULT_BYTES = 1024 * 1024
+MAX_STACK_TRACE_BYTES = 32 * 1024
+
+
+class ReadFailure(NamedTuple):
+    """A failure, cut and cleaned; `result_left_out` says why its result is not kept, None where it is."""
+
+    failure: Failure
+    result_left_out: str | None
+
+
+def read_failure(message: job_pb2.Failure) -> ReadFailure:
+    """What a worker reported, as job.proto says that it is kept."""
+    result_json: str | None = message.result_json or None
+    left_out = None
+    if result_json is not None:
+        try:
+            check_json(result_json, MAX_RESULT_BYTES)
+        except JsonInvalid as error:
+            result_json, left_out = None, str(error)
+    failure_type = _cleaned(message.type)[:MAX_TYPE_CHARACTERS]
+    failure = Failure(
+        message=_cut(_cleaned(message.message), MAX_MESSAGE_BYTES) or failure_type,
+        type=failure_type,
+        status_code=message.status_code if message.HasField("status_code") else None,
+        retry_after=_retry_after(message),
+        result_json=result_json,
+        stack_trace=_cut(_cleaned(message.stack_trace), MAX_STACK_TRACE_BYTES),
+    )
+    return ReadFailure(failure, left_out)
+
+
+def recorded_failure_message(detail: str) -> job_pb2.Failure:
+    """The failure that an `action_error` event recorded; `detail` is that event's JSON."""
+    members: dict[str, Any] = json.loads(detail, parse_float=_finite)
+    failure = job_pb2.Failure(
+        message=members.get("error") or "",
+        type=members.get("error_type") or "",
+        status_code=members.get("status_code"),
+        stack_trace=members.get("stack_trace") or "",
+    )
+    if members.get("retry_after_seconds") is not None:
+        failure.retry_after.CopyFrom(duration_message(timedelta(seconds=members["retry_after_seconds"])))
+    if members.get("result") is not None:
+        failure.result_json = json.dumps(members["result"], ensure_ascii=False, separators=(",", ":"))
+    return failure
+
+
+def _retry_after(message: job_pb2.Failure) -> timedelta | None:
+    """When the downstream said to come again: the field, else its status's RetryInfo; never below zero."""
+    if message.HasField("retry_after"):
+        said = message.retry_after
+    else:
+        said = _retry_info(message.status).retry_delay
+        if not said.ByteSize():
+            return None
+    return max(to_timedelta(said), timedelta()) if is_duration(said) else None
+
+
+def _retry_info(serialized: bytes) -> error_details_pb2.RetryInfo:
+    """The RetryInfo in a serialized google.rpc.Status; empty where there is none or no status."""
+    found = error_details_pb2.RetryInfo()
+    try:
+        for detail in status_pb2.Status.FromString(serialized).details:
+            if detail.Unpack(found):
+                break
+    except DecodeError:
+        return error_details_pb2.RetryInfo()
+    return found
+
+
+def _cleaned(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    """The first characters of `text` that fit in `max_bytes` of UTF-8."""
+    if len(text) * 4 <= max_bytes:
+        return text
+    return text.encode()[:max_bytes].decode(errors="ignore")
+
+
+def _finite(digits: str) -> float:
+    """A number beyond a double as the largest double: infinity could not be written as JSON again."""
+    return max(-sys.float_info.max, min(float(digits), sys.float_info.max))
