@@ -1,0 +1,88 @@
+"""What a gRPC error says to a person.
+
+Owns the wording of every failed call. Must not call anything.
+"""
+
+from collections.abc import Sequence
+from typing import IO, Any, TypeVar, cast
+
+import click
+import grpc
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpc_status import rpc_status
+
+from broker.cli.output import one_line
+from broker.errors import Violation
+
+Detail = TypeVar("Detail", bound=Message)
+
+
+class CallFailed(click.ClickException):
+    """A call that the broker refused or did not answer: its lines for the user, exit code 1.
+
+    `faults` are the bad fields that the broker named; empty if the error is another one.
+    """
+
+    def __init__(self, lines: Sequence[str], faults: Sequence[Violation] = ()) -> None:
+        super().__init__("\n".join(lines))
+        self.faults = faults
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Writes the lines as they are, without a word before them: a bad field's path comes first."""
+        click.echo(self.message, file=file, err=file is None)
+
+
+def failure_of(error: grpc.RpcError, address: str) -> CallFailed:
+    """What to tell the user of the broker at `address` about this error."""
+    return CallFailed(describe(error, address), violations(error))
+
+
+def describe(error: grpc.RpcError, address: str) -> list[str]:
+    """The lines to show: one for the error, or one for each bad field ("jobs[0].kind: is missing")."""
+    faults = violations(error)
+    if faults:
+        return [
+            f"{fault.field}: {fault.description}" if fault.field else fault.description for fault in faults
+        ]
+    details = one_line(error.details() or "")
+    pause = retry_delay(error)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE if pause is None:
+            return [f"no broker answers at {address}: start one with `reprise dev`"]
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.RESOURCE_EXHAUSTED if pause is not None:
+            return [f"{details} (the broker asks to try again in {pause:g} s)"]
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return [f"no answer in time from {address}"]
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return [f"the broker at {address} does not offer this: {details}"]
+        case grpc.StatusCode.INTERNAL:
+            return [f"the broker at {address} failed: {details or 'see its log'}"]
+        case code:
+            return [details or code.name.lower().replace("_", " ")]
+
+
+def violations(error: grpc.RpcError) -> list[Violation]:
+    """The bad fields that the broker named; empty if the error is another one."""
+    bad_request = _detail(error, BadRequest)
+    found = bad_request.field_violations if bad_request is not None else ()
+    return [Violation(one_line(fault.field), one_line(fault.description), fault.reason) for fault in found]
+
+
+def retry_delay(error: grpc.RpcError) -> float | None:
+    """Seconds after which the broker asks for the same call again; None if it does not ask."""
+    retry_info = _detail(error, RetryInfo)
+    return None if retry_info is None else retry_info.retry_delay.ToTimedelta().total_seconds()
+
+
+def _detail(error: grpc.RpcError, wanted: type[Detail]) -> Detail | None:
+    try:
+        status = rpc_status.from_call(cast("grpc.Call", error))
+    except ValueError:
+        # Details that contradict the status: something other than a broker answered.
+        return None
+    for packed in status.details if status is not None else ():
+        found = wanted()
+        if packed.Unpack(found):
+            return found
+    return None

@@ -1,0 +1,69 @@
+"""An execution as it happens: its events from the first one on, until it has ended.
+
+Owns the stream and its repairs: a broker that restarts is waited for. Must not decide what an event means.
+"""
+
+import time
+from collections.abc import Iterator
+
+import grpc
+from reprise.v1.playbook_service_pb2 import Execution, WatchExecutionRequest, WatchExecutionResponse
+
+from broker.cli.connection import Broker
+from broker.cli.narrative import Narrator
+from broker.cli.output import as_json, note, print_json_line, print_line
+from broker.cli.refusal import failure_of, retry_delay
+from broker.cli.wording import outcome_of
+
+_PAUSE_SECONDS = 0.5
+# 30 s without a broker is more than a restart.
+_PAUSES = 60
+
+
+def updates(broker: Broker, execution_id: int) -> Iterator[WatchExecutionResponse]:
+    """Each event of the execution once, then the execution when it has ended.
+
+    A stream that breaks is opened again, for up to 30 s. Raises CallFailed where the broker refuses or stays
+    away.
+    """
+    seen: set[int] = set()
+    pauses = 0
+    while True:
+        try:
+            for update in broker.playbooks.WatchExecution(WatchExecutionRequest(execution_id=execution_id)):
+                pauses = 0
+                if update.HasField("event"):
+                    if update.event.event_id in seen:
+                        continue
+                    seen.add(update.event.event_id)
+                yield update
+                if update.HasField("execution"):
+                    return
+        except grpc.RpcError as error:
+            passing = error.code() == grpc.StatusCode.UNAVAILABLE and (seen or retry_delay(error) is not None)
+            if not passing or pauses == _PAUSES:
+                raise failure_of(error, broker.address) from error
+            if pauses == 0:
+                note(f"no broker answers at {broker.address}, waiting for it")
+        pauses += 1
+        time.sleep(_PAUSE_SECONDS)
+
+
+def show_live(broker: Broker, execution_id: int) -> Execution:
+    """Prints each event in words, then the outcome; returns the ended execution."""
+    narrator = Narrator()
+    for update in updates(broker, execution_id):
+        if update.HasField("execution"):
+            print_line(*outcome_of(update.execution))
+            return update.execution
+        print_line(*narrator.line(update.event))
+    raise AssertionError("a watch ends with the execution")
+
+
+def show_live_json(broker: Broker, execution_id: int) -> Execution:
+    """Prints a line of JSON per update, {"event": …} and at last {"execution": …}; returns the execution."""
+    for update in updates(broker, execution_id):
+        print_json_line(as_json(update))
+        if update.HasField("execution"):
+            return update.execution
+    raise AssertionError("a watch ends with the execution")
