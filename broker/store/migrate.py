@@ -89,5 +89,7 @@ async def check_version(database_url: str) -> None:
 
 
 async def _current_version(connection: psycopg.AsyncConnection) -> int:
-    row = await (await connection.execute("SELECT coalesce(max(version), 0) FROM noetl.schema_version")).fetchone()
+    row = await (
+        await connection.execute("SELECT coalesce(max(version), 0) FROM noetl.schema_version")
+    ).fetchone()
     return int(row[0]) if row else 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg_errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from broker.errors import Unavailable
@@ -35,7 +36,9 @@ Row = tuple[Any, ...]
 class Session:
     """A connection that is opened on first use, and again after it was lost. Not for two tasks at once."""
 
-    def __init__(self, database_url: str, *, statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, database_url: str, *, statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS
+    ) -> None:
         self._database_url = database_url
         self._statement_timeout_seconds = statement_timeout_seconds
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
@@ -74,6 +77,14 @@ class Session:
         except _AWAY as error:
             await self._drop_if_lost()
             raise Unavailable("the database is away") from error
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether statements wait for the end of `transaction` to be committed."""
+        return (
+            self._connection is not None
+            and self._connection.info.transaction_status != TransactionStatus.IDLE
+        )
 
     async def close(self) -> None:
         """Closes the connection; a later call opens a new one."""

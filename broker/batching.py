@@ -1,0 +1,96 @@
+"""Lets calls share statements: what arrives while a statement is in flight joins the next one.
+
+No timer, so nothing waits at rest; under load the batches make themselves. A call is answered after the statement that carried it.
+Must not know what a call is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from broker.errors import LimitExceeded, Unavailable
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+
+
+class Shared(Generic[Call, Answer]):
+    """Runs calls through `run`, many at a time, one run at a time.
+
+    `run` gets whole calls, in order, at most `limit` of weight together (a heavier one goes alone), and gives as many answers; an
+    answer that is an exception is raised for that call alone. An exception out of `run` is raised for every call of that run.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]],
+        weigh: Callable[[Call], int],
+        limit: int,
+        backlog: int = 200_000,
+    ) -> None:
+        self._run = run
+        self._weigh = weigh
+        self._limit = limit
+        self._backlog = backlog
+        self._waiting: deque[tuple[Call, int, asyncio.Future[Answer]]] = deque()
+        self._waiting_weight = 0
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def __call__(self, call: Call) -> Answer:
+        """The answer to one call. Raises LimitExceeded where too much waits already, Unavailable once closed."""
+        if self._closed:
+            raise Unavailable("the broker shuts down")
+        weight = self._weigh(call)
+        if self._waiting_weight + weight > self._backlog and self._waiting:
+            raise LimitExceeded("too many calls wait for the database")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, weight, future))
+        self._waiting_weight += weight
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run_all())
+        return await future
+
+    async def close(self) -> None:
+        """Takes no more calls; returns when those that wait have been answered."""
+        self._closed = True
+        if self._runner is not None:
+            await asyncio.gather(self._runner, return_exceptions=True)
+
+    async def _run_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._run_once(self._next_batch())
+        finally:
+            self._runner = None
+
+    def _next_batch(self) -> list[tuple[Call, asyncio.Future[Answer]]]:
+        batch: list[tuple[Call, asyncio.Future[Answer]]] = []
+        room = self._limit
+        while self._waiting and (not batch or self._waiting[0][1] <= room):
+            call, weight, future = self._waiting.popleft()
+            self._waiting_weight -= weight
+            if future.done():
+                continue  # its caller has gone; nothing was sent to the database yet
+            room -= weight
+            batch.append((call, future))
+        return batch
+
+    async def _run_once(self, batch: list[tuple[Call, asyncio.Future[Answer]]]) -> None:
+        if not batch:
+            return
+        try:
+            answers = await self._run([call for call, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

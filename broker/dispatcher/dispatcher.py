@@ -1,0 +1,277 @@
+"""The one leaser of a broker: shares its lease statements between all streams that have credits."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from broker.dispatcher.lanes import Floor, QueueLanes
+from broker.dispatcher.plan import Plan, make_plan
+from broker.dispatcher.stream import LeaseStream, Notice
+from broker.errors import LimitExceeded, Unavailable
+from broker.job import Arrival, Grant
+from broker.lifecycle.signals import Signals
+from broker.store.grant import discover, grant
+from broker.store.session import Session
+
+_log = logging.getLogger(__name__)
+
+# How often queues are looked at without any sign, for what other brokers put in.
+POLL_SECONDS = 0.25
+# Floors are set back by this much at every poll: longer than a usual transaction of another broker takes.
+_USUAL_COMMIT_MILLISECONDS = 500
+# And by this much, twice the statement timeout, once in so many polls; from the very beginning once in so many.
+_LATEST_COMMIT_MILLISECONDS = 10_000
+_POLLS_PER_REWIND = 20
+_POLLS_PER_FULL_REWIND = 240
+_STREAMS = 20_000
+
+GiveBack = Callable[[Sequence[Grant]], Awaitable[None]]
+
+
+class Dispatcher:
+    """Streams subscribe and give credits; `run` grants leases to them as jobs become available."""
+
+    def __init__(self, database_url: str, signals: Signals, give_back: GiveBack) -> None:
+        self._session = Session(database_url)
+        self._signals = signals
+        self._give_back = give_back
+        self._streams: dict[int, LeaseStream] = {}
+        self._hungry: dict[int, LeaseStream] = {}  # with credits; served in this order, then moved to the end
+        self._queues: dict[str, QueueLanes] = {}
+        self._holders: dict[int, tuple[LeaseStream, Grant]] = {}
+        self._wake = asyncio.Event()
+        self._next_number = 1
+        self._polls = 0
+        self._returning: set[asyncio.Task[None]] = set()
+
+    # Streams
+
+    def subscribe(self, worker_id: str, queues: Sequence[str], lease_seconds: float) -> LeaseStream:
+        """A new stream, without credits. Raises LimitExceeded where there are too many."""
+        if len(self._streams) >= _STREAMS:
+            raise LimitExceeded(f"more than {_STREAMS} lease streams on one broker")
+        stream = LeaseStream(self._next_number, worker_id, tuple(dict.fromkeys(queues)), lease_seconds)
+        self._next_number += 1
+        self._streams[stream.number] = stream
+        for queue in stream.queues:
+            lanes = self._queues.setdefault(queue, QueueLanes(queue))
+            lanes.streams += 1
+        return stream
+
+    def add_credits(self, stream: LeaseStream, credit: int) -> None:
+        """Lets the stream take `credit` more leases."""
+        stream.credits += credit
+        if stream.credits > 0:
+            self._hungry.setdefault(stream.number, stream)
+            self._wake.set()
+
+    def close_side(self, stream: LeaseStream) -> None:
+        """The client has closed its side: what was and will be delivered counts as received, and the stream ends by itself.
+
+        What the database has at this moment is looked at afresh, so that a poll sees whatever was put in before it.
+        """
+        stream.polls = True
+        self.receive(stream, list(stream.unreceived))
+        for queue in stream.queues:
+            lanes = self._queues[queue]
+            lanes.explored = False
+            lanes.set_back(_USUAL_COMMIT_MILLISECONDS)
+        self._wake.set()
+
+    def receive(self, stream: LeaseStream, lease_ids: Iterable[int]) -> None:
+        """Leases of this stream have arrived at its client: from here on they are the worker's."""
+        for lease_id in lease_ids:
+            stream.unreceived.pop(lease_id, None)
+
+    def unsubscribe(self, stream: LeaseStream) -> None:
+        """The stream is over. What it has not received goes back; what it has received stays the worker's."""
+        self._streams.pop(stream.number, None)
+        self._hungry.pop(stream.number, None)
+        for queue in stream.queues:
+            lanes = self._queues[queue]
+            lanes.streams -= 1
+            if lanes.streams == 0:
+                del self._queues[queue]
+        if stream.unreceived:
+            self._return(list(stream.unreceived.values()))
+
+    @property
+    def workers(self) -> dict[str, int]:
+        """How many streams subscribe to each queue."""
+        return {queue: lanes.streams for queue, lanes in self._queues.items()}
+
+    # Signals
+
+    def arrived(self, arrivals: Iterable[Arrival]) -> None:
+        """Jobs have become available."""
+        for arrival in arrivals:
+            lanes = self._queues.get(arrival.queue)
+            if lanes is not None:
+                lanes.arrive(arrival)
+                self._wake.set()
+
+    def confirmed(self, lease_ids: Iterable[int]) -> None:
+        """Leases were prolonged by their workers, so they have arrived there."""
+        for lease_id in lease_ids:
+            held = self._holders.get(lease_id)
+            if held is not None:
+                held[0].unreceived.pop(lease_id, None)
+
+    def ended(self, lease_ids: Iterable[int]) -> None:
+        """Leases have ended by a verb of their worker."""
+        for lease_id in lease_ids:
+            held = self._holders.pop(lease_id, None)
+            if held is not None:
+                held[0].unreceived.pop(lease_id, None)
+
+    def lost(self, lease_ids: Iterable[int]) -> None:
+        """Leases were taken from their worker: it is told to stop."""
+        for lease_id in lease_ids:
+            held = self._holders.pop(lease_id, None)
+            if held is not None:
+                held[0].unreceived.pop(lease_id, None)
+                held[0].notify(held[1], Notice.LOST)
+
+    def cancelled(self, lease_ids: Iterable[int]) -> None:
+        """The jobs of leases were cancelled: their workers are told to stop."""
+        for lease_id in lease_ids:
+            held = self._holders.get(lease_id)
+            if held is not None:
+                held[0].notify(held[1], Notice.CANCELLED)
+
+    # The leaser
+
+    async def run(self) -> None:
+        """Grants leases until it is cancelled; outlives an outage of the database."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._poll()
+            self._wake.clear()
+            try:
+                await self._serve()
+            except Unavailable as error:
+                _log.warning("no leases can be granted error=%r", str(error))
+                await asyncio.sleep(POLL_SECONDS)
+                self._wake.set()
+
+    async def close(self) -> None:
+        """Returns when what was to be given back is given back; `run` must have ended."""
+        if self._returning:
+            await asyncio.gather(*self._returning, return_exceptions=True)
+        await self._session.close()
+
+    def _poll(self) -> None:
+        """Nothing happened for a while: look again at what hungry streams wait for."""
+        self._polls += 1
+        milliseconds: int | None = _USUAL_COMMIT_MILLISECONDS
+        if self._polls % _POLLS_PER_FULL_REWIND == 0:
+            milliseconds = None
+        elif self._polls % _POLLS_PER_REWIND == 0:
+            milliseconds = _LATEST_COMMIT_MILLISECONDS
+        for queue in {queue for stream in self._hungry.values() for queue in stream.queues}:
+            lanes = self._queues[queue]
+            lanes.set_back(milliseconds)
+            lanes.explored = False
+
+    async def _serve(self) -> None:
+        """Grants until no stream with credits has a queue that may have jobs."""
+        while self._hungry:
+            await self._explore()
+            plan = make_plan(self._hungry.values(), self._queues)
+            if plan is None:
+                break
+            await self._grant(plan)
+        for stream in self._streams.values():
+            if stream.polls and not stream.settled:
+                stream.settled = True
+                stream.changed.set()
+
+    async def _explore(self) -> None:
+        """Finds the priorities of queues that hungry streams wait for and that were not looked at lately."""
+        wanted = {queue for stream in self._hungry.values() for queue in stream.queues}
+        unexplored = [lanes for queue in wanted if not (lanes := self._queues[queue]).explored]
+        while unexplored:
+            for lanes in unexplored:
+                lanes.explored = True
+            found = await discover(self._session, [gap for lanes in unexplored for gap in lanes.gaps()])
+            touched = set()
+            for queue, priority in found:
+                if (known := self._queues.get(queue)) is not None:
+                    known.floors.setdefault(priority, Floor())
+                    known.may_have_jobs = True
+                    touched.add(queue)
+            # Below a priority that was just found there may be more.
+            unexplored = [self._queues[queue] for queue in touched]
+
+    async def _grant(self, plan: Plan) -> None:
+        planned = [self._queues[queue] for queue in plan.quotas]
+        for lanes in planned:
+            lanes.may_have_jobs = False
+            lanes.in_flight = True
+        try:
+            granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
+        except Unavailable:
+            for lanes in planned:
+                lanes.may_have_jobs = True
+            raise
+        finally:
+            for lanes in planned:
+                lanes.in_flight = False
+        counts = self._deliver(granted)
+        for lanes in planned:
+            for floor in lanes.floors.values():
+                floor.landed()
+            if counts.get(lanes.name, 0) >= plan.quotas[lanes.name]:
+                lanes.may_have_jobs = True
+
+    def _deliver(self, granted: Sequence[Grant]) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        homeless: list[Grant] = []
+        soonest: float | None = None
+        for lease in granted:
+            counts[lease.queue] = counts.get(lease.queue, 0) + 1
+            lanes = self._queues.get(lease.queue)
+            if lanes is not None:
+                lanes.floors[lease.priority].leased(lease.seq)
+            soonest = lease.lease_seconds if soonest is None else min(soonest, lease.lease_seconds)
+            stream = self._streams.get(lease.stream)
+            if stream is None:
+                homeless.append(lease)
+                continue
+            stream.deliver(lease)
+            self._holders[lease.lease_id] = (stream, lease)
+        self._take_turns(granted)
+        if homeless:
+            self._return(homeless)
+        if soonest is not None:
+            self._signals.leased_for(soonest)
+        self._signals.execution_changed(
+            {lease.execution_id for lease in granted if lease.execution_id is not None}
+        )
+        return counts
+
+    def _take_turns(self, granted: Sequence[Grant]) -> None:
+        """Who was served goes to the end of the line; who has no credits left leaves it."""
+        for number in dict.fromkeys(lease.stream for lease in granted):
+            stream = self._hungry.pop(number, None)
+            if stream is not None and stream.credits > 0:
+                self._hungry[number] = stream
+
+    def _return(self, leases: Sequence[Grant]) -> None:
+        for lease in leases:
+            self._holders.pop(lease.lease_id, None)
+        task = asyncio.create_task(self._give_back_safely(leases))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _give_back_safely(self, leases: Sequence[Grant]) -> None:
+        try:
+            await self._give_back(leases)
+        except Unavailable as error:
+            # They are found again when they expire; that costs each an attempt.
+            _log.warning(
+                "undelivered leases could not be given back count=%d error=%r", len(leases), str(error)
+            )

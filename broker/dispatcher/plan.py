@@ -1,0 +1,65 @@
+"""Who may take how many from where in the next lease statement. Pure.
+
+Queues of a stream strictly in their order: a stream waits at the first of its queues that may have jobs. Streams at one queue share
+it by turns, one slot each, round after round.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from broker.dispatcher.lanes import QueueLanes
+from broker.dispatcher.stream import LeaseStream
+from broker.store.grant import Lane, Taker
+
+# Leases of one statement: at 500 its cost per lease is near its least, and it still takes only some 10 ms (measured 2026-11).
+LEASES_PER_STATEMENT = 500
+
+
+class Plan(NamedTuple):
+    """One lease statement: its lanes, its slots in order, the streams behind them, and how many each queue may give."""
+
+    lanes: list[Lane]
+    slots: list[int]
+    takers: list[Taker]
+    quotas: dict[str, int]
+
+
+def make_plan(hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]) -> Plan | None:
+    """The next statement for streams with credits, given in the order of their turns; None where no queue may have jobs."""
+    waiting: dict[str, list[LeaseStream]] = {}
+    for stream in hungry:
+        for queue in stream.queues:
+            if queues[queue].may_have_jobs and queues[queue].floors:
+                waiting.setdefault(queue, []).append(stream)
+                break
+    lanes: list[Lane] = []
+    slots: list[int] = []
+    takers: dict[int, Taker] = {}
+    quotas: dict[str, int] = {}
+    for queue, streams in waiting.items():
+        room = LEASES_PER_STATEMENT - len(slots)
+        if room <= 0:
+            break
+        first_slot = len(slots)
+        slots.extend(_by_turns(streams, room))
+        quotas[queue] = len(slots) - first_slot
+        for priority, floor in queues[queue].floors.items():
+            lanes.append(Lane(queue, priority, floor.seq, quotas[queue], first_slot))
+        for stream in streams:
+            takers[stream.number] = Taker(stream.number, stream.worker_id, stream.lease_seconds)
+    return Plan(lanes, slots, list(takers.values()), quotas) if lanes else None
+
+
+def _by_turns(streams: list[LeaseStream], room: int) -> list[int]:
+    """Stream numbers, one of each in turn, as often as it has credits, at most `room`."""
+    if len(streams) == 1:
+        return [streams[0].number] * min(room, streams[0].credits)
+    slots: list[int] = []
+    credit_left = {stream.number: stream.credits for stream in streams}
+    while credit_left and len(slots) < room:
+        for number in list(credit_left)[: room - len(slots)]:
+            slots.append(number)
+            credit_left[number] -= 1
+            if credit_left[number] == 0:
+                del credit_left[number]
+    return slots

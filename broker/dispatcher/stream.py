@@ -1,0 +1,44 @@
+"""One worker's lease stream, as the dispatcher sees it: what it wants, what it was given, what it has not yet received."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from broker.job import Grant
+
+
+class Notice(IntEnum):
+    """Something that happened to a lease while its worker runs it; the numbers of `LeaseNotice.Kind` in the contract."""
+
+    CANCELLED = 1
+    LOST = 2
+
+
+@dataclass(slots=True, eq=False)
+class LeaseStream:
+    """What one client asked for. The edge takes `outbox` and `notices` away when `changed` is set."""
+
+    number: int
+    worker_id: str
+    queues: tuple[str, ...]
+    lease_seconds: float
+    credits: int = 0
+    polls: bool = False  # its client closed its side: it ends when nothing more is to be had
+    settled: bool = False  # for one that polls: all its queues were looked at and had nothing more
+    outbox: list[Grant] = field(default_factory=list)
+    notices: list[tuple[Grant, Notice]] = field(default_factory=list)
+    unreceived: dict[int, Grant] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def deliver(self, grant: Grant) -> None:
+        """Hands a lease to the edge; it uses one credit."""
+        self.credits -= 1
+        self.outbox.append(grant)
+        if not self.polls:
+            self.unreceived[grant.lease_id] = grant
+        self.changed.set()
+
+    def notify(self, grant: Grant, notice: Notice) -> None:
+        """Tells the worker something about a lease that it holds; best effort."""
+        self.notices.append((grant, notice))
+        self.changed.set()

@@ -1,0 +1,80 @@
+"""What a job and a lease are inside the broker: values that pass between the verbs and the store.
+
+Knows neither protobuf nor SQL. Durations are seconds as floats here, as PostgreSQL computes with them; JSON is text.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be put in, checked already. `input` is a JSON object as text that PostgreSQL can hold."""
+
+    queue: str
+    kind: str
+    input: str
+    priority: int = 0
+    policy: str | None = None  # canonical JSON of its RetryPolicy; None: one attempt
+    max_attempts: int = 1
+    delay_seconds: float | None = None  # None and no run_at: at once
+    run_at: datetime | None = None
+    idempotency_key: str | None = None
+    dependency: str | None = None
+    attempt_timeout_seconds: float | None = None
+    labels: str | None = None  # a JSON object of strings
+    traceparent: str | None = None
+    execution_id: int | None = None
+    step: str | None = None
+
+
+class Enqueued(NamedTuple):
+    """Where a new job is to be found, and whether this call made it."""
+
+    job_id: int
+    created: bool
+
+
+class Grant(NamedTuple):
+    """One lease as it is granted: the row of the lease statement, in its order."""
+
+    stream: int
+    lease_id: int
+    job_id: int
+    queue: str
+    priority: int
+    seq: int
+    attempt: int
+    returns: int
+    lease_seconds: float
+    expires_at: datetime
+    kind: str
+    max_attempts: int
+    input: str
+    execution_id: int | None
+    step: str | None
+    attempt_timeout_seconds: float | None
+    dependency: str | None
+    traceparent: str | None
+    labels: str | None
+    last_failure: str | None  # detail of the last action_error
+    checkpoint: str | None
+
+
+class Outcome(IntEnum):
+    """What became of one item of Extend, Complete, Fail or Release; the numbers of `LeaseOutcome` in the contract."""
+
+    OK = 1
+    LOST = 2
+    CANCELLED = 3
+    INVALID = 4
+
+
+class Arrival(NamedTuple):
+    """A job has become available in (queue, priority); `seq` is the lowest of those that did."""
+
+    queue: str
+    priority: int
+    seq: int

@@ -1,0 +1,138 @@
+"""JSON as text: what the broker accepts, checked before any shared statement sees it.
+
+A text that PostgreSQL refuses would fail the statement for every call that shares it, so whatever it cannot hold is refused here:
+NUL, lone surrogates, NaN, numbers out of its range, nesting beyond its stack. Must not keep what it parsed.
+"""
+
+import json
+import math
+
+# PostgreSQL's parser recurses; far above what people write, far below what its stack bears.
+MAX_DEPTH = 200
+# Digits and exponent that `numeric` holds for sure.
+_MAX_NUMBER_LENGTH = 1000
+_MAX_EXPONENT = 1000
+MAX_SAFE_INTEGER = 2**53
+
+
+class JsonInvalid(ValueError):
+    """The text or value is no JSON that can be stored; the message says why."""
+
+
+def check_json(text: str, max_bytes: int) -> object:
+    """The value of a JSON text that can be stored, as Python's json gives it. Raises JsonInvalid; `max_bytes` counts UTF-8."""
+    if len(text) > max_bytes or (not text.isascii() and len(text.encode(errors="surrogatepass")) > max_bytes):
+        raise JsonInvalid(f"larger than {max_bytes} bytes")
+    try:
+        value: object = _DECODER.decode(text)
+    except JsonInvalid:
+        raise
+    except RecursionError as error:
+        raise JsonInvalid(f"nested deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
+        raise JsonInvalid(f"no JSON: {error}") from error
+    # Without an escape no character can be wrong: raw control characters are refused by the parser, raw surrogates by UTF-8.
+    deep = text.count("[") + text.count("{") > MAX_DEPTH
+    if deep or "\\u" in text:
+        _check_strings_and_depth(value)
+    return value
+
+
+def check_object(text: str, max_bytes: int) -> dict[str, object]:
+    """Like `check_json`, and it must be an object."""
+    value = check_json(text, max_bytes)
+    if not isinstance(value, dict):
+        raise JsonInvalid("must be a JSON object")
+    return value
+
+
+def write_json(value: object, max_bytes: int) -> str:
+    """The text of a value made of JSON types, compact. Raises JsonInvalid where it cannot be stored."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise JsonInvalid(f"nested deeper than {MAX_DEPTH}") from error
+    except (TypeError, ValueError) as error:
+        raise JsonInvalid(f"no JSON: {error}") from error
+    _check_strings_and_depth(value)
+    if len(text.encode(errors="surrogatepass")) > max_bytes:
+        raise JsonInvalid(f"larger than {max_bytes} bytes")
+    return text
+
+
+def from_double(number: float) -> int | float:
+    """The number that a double of google.protobuf.Value stands for: an integer where it is one.
+
+    Raises JsonInvalid for NaN and infinity, and for integers beyond 2^53, which a double may have changed already.
+    """
+    if not math.isfinite(number):
+        raise JsonInvalid(f"{number} is no JSON number")
+    if not number.is_integer():
+        return number
+    if abs(number) > MAX_SAFE_INTEGER:
+        raise JsonInvalid(
+            "an integer beyond 2^53 loses digits here: use the field with JSON text instead (input_json, result_json)"
+        )
+    return int(number)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JsonInvalid(f"the key {key[:100]!r} stands twice in one object")
+            seen.add(key)
+    return members
+
+
+def _refuse_constant(name: str) -> float:
+    raise JsonInvalid(f"{name} is no JSON")
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _MAX_NUMBER_LENGTH:
+        raise JsonInvalid(f"a number of more than {_MAX_NUMBER_LENGTH} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if len(digits) > _MAX_NUMBER_LENGTH:
+        raise JsonInvalid(f"a number of more than {_MAX_NUMBER_LENGTH} digits")
+    exponent = digits.lower().partition("e")[2]
+    if exponent and abs(int(exponent)) > _MAX_EXPONENT:
+        raise JsonInvalid(f"a number with an exponent beyond {_MAX_EXPONENT}")
+    return float(digits)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
+)
+
+
+def _check_strings_and_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[object] = []
+        for item in level:
+            match item:
+                case str():
+                    _check_string(item)
+                case dict():
+                    for key, member in item.items():
+                        _check_string(key)
+                        below.append(member)
+                case list() | tuple():
+                    below.extend(item)
+        if not below:
+            return
+        level = below
+    raise JsonInvalid(f"nested deeper than {MAX_DEPTH}")
+
+
+def _check_string(text: str) -> None:
+    if "\x00" in text:
+        raise JsonInvalid("NUL (\\u0000) cannot be stored")
+    if any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False:
+        raise JsonInvalid("a lone surrogate (\\ud800 to \\udfff) is no character")

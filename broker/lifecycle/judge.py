@@ -1,0 +1,103 @@
+"""From the facts of a failed lease to a verdict that can be stored. One door for every failure: reported, expired, given back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+from broker.lifecycle.failure_events import error_detail, verdict_detail
+from broker.policy.decision import LEASE_EXPIRED, TIMEOUT, Decision, FailedAttempt, Failure, decide
+from broker.policy.retry_policy import RetryPolicy, from_json
+from broker.store.enqueue import PolicyBodies
+from broker.store.finish import Facts, FailedLease
+from broker.store.session import Session
+
+
+class Reported(NamedTuple):
+    """A failure as it was reported; `result_left_out` says why its result is not kept, None where it is or there was none."""
+
+    failure: Failure
+    result_left_out: str | None = None
+
+
+class Judged(NamedTuple):
+    """A verdict, and the same ready to be stored."""
+
+    decision: Decision
+    stored: FailedLease
+
+
+class Judge:
+    """Decides on failed leases. `jitter` gives numbers uniform in [0, 1)."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter = jitter
+        self._bodies = PolicyBodies()
+
+    async def judge(
+        self,
+        session: Session,
+        known: Sequence[Facts],
+        failures: Mapping[int, Reported],
+        *,
+        cancelled: frozenset[int] = frozenset(),
+    ) -> dict[int, Judged]:
+        """The verdict on each lease, by lease_id. `failures` says what happened, by lease_id; `cancelled` names executions.
+
+        Reads policies that this broker has not seen yet; otherwise pure. Raises Unavailable.
+        """
+        bodies = await self._bodies.of(
+            session, {facts.policy_id for facts in known if facts.policy_id is not None}
+        )
+        return {
+            facts.lease_id: self._decide(
+                facts,
+                failures[facts.lease_id],
+                None if facts.policy_id is None else bodies[facts.policy_id],
+                cancelled=facts.cancelled is not None or facts.execution_id in cancelled,
+            )
+            for facts in known
+        }
+
+    def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
+        decision = decide(
+            None if policy is None else _parsed(policy),
+            FailedAttempt(
+                attempt=facts.attempt,
+                max_attempts=facts.max_attempts,
+                elapsed=timedelta(seconds=facts.elapsed_seconds),
+                queue=facts.queue,
+                kind=facts.kind,
+                failure=reported.failure,
+                cancelled=cancelled,
+            ),
+            self._jitter(),
+        )
+        stored = FailedLease(
+            lease_id=facts.lease_id,
+            delay_seconds=None if decision.delay is None else decision.delay.total_seconds(),
+            error=error_detail(facts, reported.failure, policy, reported.result_left_out),
+            verdict=verdict_detail(decision),
+            execution_id=facts.execution_id,
+            step=facts.step,
+        )
+        return Judged(decision, stored)
+
+
+def expiry_of(facts: Facts) -> Reported:
+    """The failure that an expired lease stands for: its worker was lost, or the attempt took longer than it may."""
+    if facts.timed_out:
+        return Reported(Failure(message="the attempt took longer than its attempt_timeout", type=TIMEOUT))
+    return Reported(Failure(message="the lease expired: its worker sent no sign of life", type=LEASE_EXPIRED))
+
+
+def undeliverable() -> Reported:
+    """The failure that a delivery stands for which was returned unreceived too often in a row."""
+    return Reported(
+        Failure(message="its stream broke before it was received, again and again", type=LEASE_EXPIRED)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _parsed(policy: str) -> RetryPolicy:
+    return from_json(policy)

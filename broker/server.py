@@ -1,0 +1,198 @@
+"""One broker process: wires verbs, dispatcher, timers and services together, starts them in order and stops them in reverse."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import grpc
+import psycopg
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from reprise.v1 import (
+    broker_service_pb2,
+    broker_service_pb2_grpc,
+    playbook_service_pb2,
+    playbook_service_pb2_grpc,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
+    queue_service_pb2,
+    queue_service_pb2_grpc,
+)
+
+from broker.config import BrokerConfig
+from broker.dispatcher import Dispatcher
+from broker.lifecycle import Lifecycle, Signals
+from broker.lifecycle.tokens import TokenCodec
+from broker.maintenance import MAINTENANCE_SECONDS, Maintenance
+from broker.service.broker_service import BrokerService
+from broker.service.playbook_service import PlaybookService
+from broker.service.policy_service import PolicyService
+from broker.service.queue_service import QueueService
+from broker.store.installation import token_key
+from broker.store.listen import Listener
+from broker.store.migrate import check_version, migrate
+from broker.store.reader import Reader
+from broker.store.session import Session
+from broker.timers import Promoter, Reaper, Timer
+
+_log = logging.getLogger(__name__)
+
+_SERVICES = (
+    broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"].full_name,
+    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
+    playbook_service_pb2.DESCRIPTOR.services_by_name["PlaybookService"].full_name,
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
+)
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # Without this a second broker on the same port would bind silently and take half of the connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+class ListenFailed(Exception):
+    """The address cannot be listened on."""
+
+
+async def serve(config: BrokerConfig, ready: Callable[[str], None] | None = None) -> None:
+    """Runs a broker until SIGTERM or SIGINT; `ready` is called with HOST:PORT once it serves.
+
+    Raises SchemaMismatch when the database is on another schema version, Unavailable when it cannot be reached, ListenFailed.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as address:
+        _log.info("ready listen=%s", address)
+        if ready is not None:
+            ready(address)
+        await stop.wait()
+        _log.info("stopping")
+
+
+@asynccontextmanager
+async def running(config: BrokerConfig) -> AsyncIterator[str]:
+    """A broker that serves inside the block, at the address that is yielded."""
+    await _wait_for_database(config)
+    if config.migrate:
+        for name in await migrate(config.database_url):
+            _log.info("migrated file=%s", name)
+    await check_version(config.database_url)
+    async with AsyncExitStack() as stack:
+        yield await _start(config, stack)
+
+
+async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
+    session = Session(config.database_url)
+    codec = TokenCodec(await token_key(session))
+    await session.close()
+
+    signals = Signals()
+    lifecycle = Lifecycle(config.database_url, signals, random.random)
+    stack.push_async_callback(lifecycle.close)
+    dispatcher = Dispatcher(config.database_url, signals, lifecycle.give_back)
+    stack.push_async_callback(dispatcher.close)
+
+    sweeps = Session(config.database_url), Session(config.database_url)
+    due = Timer("due", Promoter(sweeps[0], dispatcher.arrived))
+    expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))
+    upkeep = Timer("upkeep", Maintenance(config.database_url), MAINTENANCE_SECONDS)
+    listener = Listener(config.database_url, (due.wake, expiry.wake, upkeep.wake))
+    for sweep in sweeps:
+        stack.push_async_callback(sweep.close)
+
+    reader = Reader(config.database_url)
+    await reader.open()
+    stack.push_async_callback(reader.close)
+
+    signals.arrived = dispatcher.arrived
+    signals.due_in = due.due_in
+    signals.leased_for = expiry.due_in
+    signals.confirmed = dispatcher.confirmed
+    signals.ended = dispatcher.ended
+    signals.lost = dispatcher.lost
+    signals.cancelled = dispatcher.cancelled
+
+    closing = asyncio.Event()
+    server = grpc.aio.server(options=_OPTIONS)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
+        BrokerService(lifecycle, dispatcher, codec, closing), server
+    )
+    queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(reader, dispatcher), server)
+    playbooks = PlaybookService(lifecycle.executions, reader, closing)
+    signals.execution_changed = playbooks.changed
+    playbook_service_pb2_grpc.add_PlaybookServiceServicer_to_server(playbooks, server)
+    policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyService(), server)
+    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    address = _listen(server, config.listen)
+
+    for run in (dispatcher.run, due.run, expiry.run, upkeep.run, listener.run):
+        task = asyncio.create_task(run())
+        task.add_done_callback(_report_end)
+        stack.push_async_callback(_cancelled, task)
+    await server.start()
+    stack.push_async_callback(_stop, server, health_servicer, closing, config.grace_seconds)
+    for service in ("", *_SERVICES):
+        await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    return address
+
+
+def _listen(server: grpc.aio.Server, listen: str) -> str:
+    host = listen.rpartition(":")[0]
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise ListenFailed(f"cannot listen on {listen}: is another broker running there?") from error
+    return f"{host}:{port}"
+
+
+async def _stop(
+    server: grpc.aio.Server,
+    health_servicer: health.aio.HealthServicer,
+    closing: asyncio.Event,
+    grace_seconds: float,
+) -> None:
+    """Tells clients first, then lets calls in flight end."""
+    await health_servicer.enter_graceful_shutdown()
+    closing.set()
+    await server.stop(grace_seconds)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("an actor of the broker has died: stopping", exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def _wait_for_database(config: BrokerConfig) -> None:
+    """Returns when the database answers. Raises psycopg.OperationalError when it did not for `database_wait_seconds`."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + config.database_wait_seconds
+    while True:
+        try:
+            connection = await psycopg.AsyncConnection.connect(config.database_url, connect_timeout=5)
+        except psycopg.OperationalError as error:
+            if loop.time() >= give_up_at:
+                raise
+            _log.warning("waiting for the database error=%r", str(error).strip())
+            await asyncio.sleep(0.5)
+        else:
+            await connection.close()
+            return

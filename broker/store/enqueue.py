@@ -1,0 +1,184 @@
+"""Puts jobs in: bodies into `job`, places into `ready` or `delayed`, an event each; one statement for many calls.
+
+Must not check jobs: what comes here fits the tables.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from psycopg import errors as pg_errors
+
+from broker.errors import Unavailable
+from broker.job import NewJob
+from broker.store.session import Session
+from broker.store.upkeep import ensure_partitions
+
+# Every statement of this file starts with the jobs of the call as rows, each with its new id.
+_JOBS = """
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
+x AS MATERIALIZED (
+  SELECT u.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS job_id
+  FROM unnest(%b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::int2[], %b::float8[], %b::timestamptz[],
+      %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[], %b::int4[])
+    WITH ORDINALITY u(queue, kind, input, priority, policy_id, max_attempts, delay_seconds, run_at,
+      key, dependency, attempt_timeout_seconds, labels, traceparent, execution_id, step, call, item)
+),
+"""
+
+# A key that was used before: its job, and whether it is the same one. A call with a job that is not the same is refused whole.
+# A key that another transaction takes meanwhile aborts the statement (refuse_race): it is run again and then sees that key.
+_KEYED = """
+seen AS MATERIALIZED (
+  SELECT x.item, x.call, i.job_id, coalesce(j.kind = x.kind AND j.input::jsonb = x.input::jsonb, true) AS same
+  FROM x
+  CROSS JOIN LATERAL (SELECT job_id FROM idempotency WHERE queue = x.queue AND key = x.key OFFSET 0) i
+  LEFT JOIN LATERAL (SELECT kind, input FROM job WHERE job.job_id = i.job_id OFFSET 0) j ON true
+),
+n AS MATERIALIZED (
+  SELECT * FROM x WHERE item NOT IN (SELECT item FROM seen) AND call NOT IN (SELECT call FROM seen WHERE NOT same)
+),
+k AS (
+  INSERT INTO idempotency (queue, key, job_id) SELECT queue, key, job_id FROM n WHERE key IS NOT NULL ORDER BY queue, key
+  ON CONFLICT DO NOTHING RETURNING job_id
+),
+"""
+
+_PUT = """
+body AS (
+  INSERT INTO job (job_id, execution_id, policy_id, priority, max_attempts, queue, kind, step, input, attempt_timeout_seconds,
+    idempotency_key, dependency, traceparent, labels)
+  SELECT job_id, execution_id, policy_id, priority, max_attempts, queue, kind, step, input, attempt_timeout_seconds,
+    key, dependency, traceparent, labels::jsonb FROM {jobs}
+),
+due AS MATERIALIZED (
+  SELECT n.*, CASE WHEN run_at > t.now THEN run_at WHEN delay_seconds > 0 THEN t.now + delay_seconds * interval '1 second' END AS due_at
+  FROM {jobs} n, t
+),
+available AS (
+  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
+  SELECT queue, priority, job_id, job_id, 0, 0 FROM due WHERE due_at IS NULL
+),
+scheduled AS (
+  INSERT INTO delayed (due_at, job_id, priority, attempts, queue) 
+  SELECT due_at, job_id, priority, 0, queue FROM due WHERE due_at IS NOT NULL
+),
+logged AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, step)
+  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 1, 0, step FROM {jobs}
+)
+"""
+
+# Puts jobs in, none of which has an idempotency key.
+_ENQUEUE = (
+    _JOBS
+    + _PUT.format(jobs="x")
+    + "SELECT job_id, true, false, false, extract(epoch FROM due_at - t.now)::float8 FROM due, t ORDER BY item"
+)
+
+# Puts jobs in, those whose key is new.
+_ENQUEUE_KEYED = (
+    _JOBS
+    + _KEYED
+    + _PUT.format(jobs="n")
+    + """
+SELECT coalesce(seen.job_id, x.job_id), seen.item IS NULL, x.call IN (SELECT call FROM seen WHERE NOT same),
+  NOT coalesce(seen.same, true), extract(epoch FROM due.due_at - t.now)::float8
+FROM x CROSS JOIN t LEFT JOIN seen USING (item) LEFT JOIN due USING (item)
+WHERE noetl.refuse_race((SELECT count(*) FROM n WHERE key IS NOT NULL) - (SELECT count(*) FROM k))
+ORDER BY x.item"""
+)
+
+_INTERN_POLICY = "INSERT INTO retry_policy (body) SELECT unnest(%b::text[]) ORDER BY 1 ON CONFLICT DO NOTHING"
+_POLICY_IDS = "SELECT body, policy_id FROM retry_policy WHERE body = ANY(%b::text[])"
+_POLICY_BODIES = "SELECT policy_id, body FROM retry_policy WHERE policy_id = ANY(%b::int4[])"
+_REGISTER_QUEUES = "INSERT INTO queue_name (name) SELECT unnest(%b::text[]) ORDER BY 1 ON CONFLICT DO NOTHING"
+
+_KNOWN_LIMIT = 100_000
+
+
+class Placed(NamedTuple):
+    """One job of an enqueue statement; `due_in_seconds` is None when it is available at once or was there already."""
+
+    job_id: int
+    created: bool
+    refused: bool  # its call was not put in
+    conflicts: bool  # because the key of this very job belongs to another one
+    due_in_seconds: float | None
+
+
+class Enqueuer:
+    """Runs enqueue statements on one session, and remembers which queues and policies the database knows by now."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._policy_ids: dict[str, int] = {}
+        self._queues: set[str] = set()
+
+    async def put(self, jobs: Sequence[NewJob], calls: Sequence[int]) -> list[Placed]:
+        """Places for `jobs`, in order; `calls[i]` numbers the call that job i belongs to: a call is put in whole or not at all.
+
+        No two jobs may have the same queue and key. Inside a transaction of the session it commits with that. Raises Unavailable.
+        """
+        await self._know(jobs)
+        keyed = any(job.idempotency_key is not None for job in jobs)
+        arguments = (
+            [job.queue for job in jobs],
+            [job.kind for job in jobs],
+            [job.input for job in jobs],
+            [job.priority for job in jobs],
+            [None if job.policy is None else self._policy_ids[job.policy] for job in jobs],
+            [job.max_attempts for job in jobs],
+            [job.delay_seconds for job in jobs],
+            [job.run_at for job in jobs],
+            [job.idempotency_key for job in jobs],
+            [job.dependency for job in jobs],
+            [job.attempt_timeout_seconds for job in jobs],
+            [job.labels for job in jobs],
+            [job.traceparent for job in jobs],
+            [job.execution_id for job in jobs],
+            [job.step for job in jobs],
+            list(calls),
+        )
+        statement = _ENQUEUE_KEYED if keyed else _ENQUEUE
+        while True:
+            try:
+                rows = await self._session.rows(statement, arguments)
+            except pg_errors.SerializationFailure:
+                continue  # another broker took one of the keys at that very moment; now it can be seen
+            except pg_errors.CheckViolation as error:
+                if self._session.in_transaction:
+                    raise Unavailable("the partitions of today are being made") from error
+                await ensure_partitions(self._session)
+            else:
+                return [Placed(*row) for row in rows]
+
+    async def _know(self, jobs: Sequence[NewJob]) -> None:
+        """Makes sure that every queue and policy of `jobs` has its row; costs nothing once they are known."""
+        queues = {job.queue for job in jobs} - self._queues
+        if queues:
+            await self._session.rows(_REGISTER_QUEUES, (list(queues),))
+            self._queues = (self._queues if len(self._queues) < _KNOWN_LIMIT else set()) | queues
+        policies = {job.policy for job in jobs if job.policy is not None} - self._policy_ids.keys()
+        if policies:
+            await self._session.rows(_INTERN_POLICY, (list(policies),))
+            if len(self._policy_ids) > _KNOWN_LIMIT:
+                self._policy_ids.clear()
+                policies = {job.policy for job in jobs if job.policy is not None}
+            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (list(policies),)))  # type: ignore[arg-type]
+
+
+class PolicyBodies:
+    """The texts of policies by their number; they never change, so each is read once."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[int, str] = {}
+
+    async def of(self, session: Session, policy_ids: set[int]) -> dict[int, str]:
+        """Policy texts (canonical JSON) by number. Raises Unavailable."""
+        missing = policy_ids - self._bodies.keys()
+        if missing:
+            if len(self._bodies) > _KNOWN_LIMIT:
+                self._bodies.clear()
+                missing = policy_ids
+            self._bodies.update(await session.rows(_POLICY_BODIES, (list(missing),)))  # type: ignore[arg-type]
+        return self._bodies

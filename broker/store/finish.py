@@ -1,0 +1,264 @@
+"""Ends leases, or prolongs them: complete, fail, release, extend, each one statement for many calls.
+
+Every statement finds its leases by one key, `lease_id = ANY(…)`: nothing a planner could turn round, and rows are locked in the
+order of their ids. A lease that is not found is left to `spent`. Must not decide: verdicts and delays come from outside.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from broker.job import Arrival
+from broker.store.session import Session
+
+_NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),\n"
+
+# Done: the lease goes, the result stays as an event.
+_COMPLETE = (
+    _NOW
+    + """
+gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt),
+logged AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
+  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), g.job_id, x.execution_id, g.lease_id, 3, g.attempt, x.step, x.result
+  FROM gone g JOIN unnest(%b::int8[], %b::text[], %b::int8[], %b::text[]) x(lease_id, result, execution_id, step) USING (lease_id)
+)
+SELECT lease_id FROM gone
+"""
+)
+
+# What a decision needs to know of each lease. Elapsed is since the job was enqueued.
+_FACTS = """
+SELECT l.lease_id, l.job_id, l.attempt, l.returns, j.max_attempts, j.policy_id, j.queue, j.kind, j.execution_id, j.step,
+  extract(epoch FROM noetl.clock() - noetl.time_of(l.job_id))::float8, coalesce(l.timeout_at <= noetl.clock(), false),
+  c.reason, l.expires_at
+FROM lease l
+CROSS JOIN LATERAL (
+  SELECT max_attempts, policy_id, queue, kind, execution_id, step FROM job WHERE job.job_id = l.job_id OFFSET 0) j
+LEFT JOIN LATERAL (SELECT reason FROM cancellation WHERE cancellation.lease_id = l.lease_id OFFSET 0) c ON true
+WHERE l.lease_id = ANY(%b::int8[])
+"""
+
+# Failed: the lease goes; the error and the verdict stay as events; a retry waits in `delayed`, or in `ready` when it need not wait.
+# `only_expired` makes it the sweep's: expiry is checked again in the very statement that takes the lease away.
+_FAIL = (
+    _NOW
+    + """
+gone AS (
+  DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) AND (NOT %b::boolean OR expires_at <= noetl.clock())
+  RETURNING lease_id, job_id, attempt, priority, queue
+),
+o AS MATERIALIZED (
+  SELECT g.*, x.delay_seconds, x.error, x.verdict, x.execution_id, x.step,
+    t.now + x.delay_seconds * interval '1 second' AS due_at,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS error_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS verdict_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq
+  FROM gone g CROSS JOIN t
+  JOIN unnest(%b::int8[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[])
+    x(lease_id, delay_seconds, error, verdict, execution_id, step) USING (lease_id)
+),
+waiting AS (
+  INSERT INTO delayed (due_at, job_id, priority, attempts, queue)
+  SELECT due_at, job_id, priority, attempt, queue FROM o WHERE delay_seconds > 0
+),
+available AS (
+  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
+  SELECT queue, priority, seq, job_id, attempt, 0 FROM o WHERE delay_seconds = 0
+),
+errors AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
+  SELECT error_id, job_id, execution_id, lease_id, 4, attempt, step, error FROM o
+),
+verdicts AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
+  SELECT verdict_id, job_id, execution_id, lease_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, step,
+    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END
+  FROM o
+)
+SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o
+"""
+)
+
+# Given back: the attempt does not count, the job is available at once, at the tail of its priority.
+_RELEASE = (
+    _NOW
+    + """
+gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt, priority, queue, returns),
+o AS MATERIALIZED (
+  SELECT gone.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq FROM gone
+),
+available AS (
+  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
+  SELECT queue, priority, seq, job_id, attempt - 1, CASE WHEN %b::boolean THEN returns + 1 ELSE 0 END FROM o
+),
+logged AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
+  SELECT event_id, o.job_id, j.execution_id, lease_id, 7, attempt, j.step, json_build_object('attempt', attempt, 'why', %b::text)::text
+  FROM o CROSS JOIN LATERAL (SELECT execution_id, step FROM job WHERE job.job_id = o.job_id OFFSET 0) j
+)
+SELECT lease_id, queue, priority, seq FROM o
+"""
+)
+
+# Heartbeat. No lease goes beyond the time that its attempt may take.
+_EXTEND = (
+    _NOW
+    + """
+moved AS (
+  UPDATE lease SET expires_at = least(t.now + coalesce(%b::float8, lease_seconds) * interval '1 second', timeout_at)
+  FROM t WHERE lease_id = ANY(%b::int8[])
+  RETURNING lease_id, job_id, expires_at
+),
+saved AS (
+  INSERT INTO checkpoint (job_id, body)
+  SELECT m.job_id, x.body FROM moved m JOIN unnest(%b::int8[], %b::text[]) x(lease_id, body) USING (lease_id)
+  WHERE x.body IS NOT NULL ORDER BY m.job_id
+  ON CONFLICT (job_id) DO UPDATE SET body = excluded.body
+)
+SELECT m.lease_id, m.expires_at, extract(epoch FROM m.expires_at - t.now)::float8, c.lease_id IS NOT NULL
+FROM moved m CROSS JOIN t
+LEFT JOIN LATERAL (SELECT lease_id FROM cancellation WHERE cancellation.lease_id = m.lease_id OFFSET 0) c ON true
+"""
+)
+
+# How leases that are gone have ended: the events that ended them, the verdict of a failure included.
+_SPENT = """
+SELECT lease_id, kind, detail FROM event_log
+WHERE job_id = ANY(%b::int8[]) AND lease_id = ANY(%b::int8[]) AND kind IN (3, 4, 5, 6, 7) ORDER BY event_id
+"""
+
+
+class Completion(NamedTuple):
+    """A finished attempt; `result` is JSON text. Execution and step are those of its job, None for a job of its own."""
+
+    lease_id: int
+    result: str
+    execution_id: int | None = None
+    step: str | None = None
+
+
+class Facts(NamedTuple):
+    """What a decision on a lease's failure needs to know; `timed_out`: its attempt_timeout has passed."""
+
+    lease_id: int
+    job_id: int
+    attempt: int
+    returns: int
+    max_attempts: int
+    policy_id: int | None
+    queue: str
+    kind: str
+    execution_id: int | None
+    step: str | None
+    elapsed_seconds: float
+    timed_out: bool
+    cancelled: str | None  # why its job was cancelled; None: it was not
+    expires_at: datetime
+
+
+class FailedLease(NamedTuple):
+    """A lease to be ended with a verdict; `delay_seconds` None is dead. `error` and `verdict` are the events' JSON objects."""
+
+    lease_id: int
+    delay_seconds: float | None
+    error: str
+    verdict: str
+    execution_id: int | None = None
+    step: str | None = None
+
+
+class Ended(NamedTuple):
+    """A failed lease that was found; `seq` is its place in `ready` when it need not wait."""
+
+    lease_id: int
+    due_at: datetime | None
+    seq: int | None
+    queue: str
+    priority: int
+
+
+class ExtendedLease(NamedTuple):
+    """A lease that was prolonged."""
+
+    lease_id: int
+    expires_at: datetime
+    seconds_left: float
+    cancelled: bool
+
+
+class SpentLease(NamedTuple):
+    """One event that ended a lease: its kind (`EventKind`) and detail."""
+
+    lease_id: int
+    kind: int
+    detail: str | None
+
+
+async def complete(session: Session, completions: Sequence[Completion]) -> set[int]:
+    """The leases that were found and are now done. No lease_id may stand twice. Raises Unavailable."""
+    ids = [completion.lease_id for completion in completions]
+    rows = await session.rows(
+        _COMPLETE,
+        (
+            ids,
+            ids,
+            [completion.result for completion in completions],
+            [completion.execution_id for completion in completions],
+            [completion.step for completion in completions],
+        ),
+    )
+    return {row[0] for row in rows}
+
+
+async def facts(session: Session, lease_ids: Sequence[int]) -> dict[int, Facts]:
+    """What is known of those leases that still exist, by lease_id. Raises Unavailable."""
+    return {row[0]: Facts._make(row) for row in await session.rows(_FACTS, (list(lease_ids),))}
+
+
+async def fail(
+    session: Session, failed: Sequence[FailedLease], *, only_expired: bool = False
+) -> dict[int, Ended]:
+    """The leases that were found (and have expired, where only those are meant), by lease_id. Raises Unavailable."""
+    ids = [lease.lease_id for lease in failed]
+    rows = await session.rows(
+        _FAIL,
+        (
+            ids,
+            only_expired,
+            ids,
+            [lease.delay_seconds for lease in failed],
+            [lease.error for lease in failed],
+            [lease.verdict for lease in failed],
+            [lease.execution_id for lease in failed],
+            [lease.step for lease in failed],
+        ),
+    )
+    return {row[0]: Ended._make(row) for row in rows}
+
+
+async def release(
+    session: Session, lease_ids: Sequence[int], why: str, *, undelivered: bool
+) -> dict[int, Arrival]:
+    """Where the jobs of the leases that were found wait now, by lease_id; `undelivered` counts towards their returns."""
+    rows = await session.rows(_RELEASE, (list(lease_ids), undelivered, why))
+    return {lease_id: Arrival(queue, priority, seq) for lease_id, queue, priority, seq in rows}
+
+
+async def extend(
+    session: Session, lease_ids: Sequence[int], checkpoints: Sequence[str | None], seconds: float | None
+) -> dict[int, ExtendedLease]:
+    """The leases that were found, now good for `seconds` from now (None: for as long as first asked for). Raises Unavailable."""
+    ids = list(lease_ids)
+    rows = await session.rows(_EXTEND, (seconds, ids, ids, list(checkpoints)))
+    return {row[0]: ExtendedLease._make(row) for row in rows}
+
+
+async def spent(session: Session, leases: Sequence[tuple[int, int]]) -> dict[int, list[SpentLease]]:
+    """The events that ended leases, given as (job_id, lease_id), by lease_id, oldest first. Raises Unavailable."""
+    found: dict[int, list[SpentLease]] = {}
+    job_ids, lease_ids = zip(*leases, strict=True)
+    for row in await session.rows(_SPENT, (list(job_ids), list(lease_ids))):
+        found.setdefault(row[0], []).append(SpentLease._make(row))
+    return found

@@ -1,0 +1,133 @@
+"""Grants leases: moves jobs from `ready` to `lease`, with an event each; one statement for many streams.
+
+Must not choose streams: the dispatcher says which slots there are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from broker.job import Grant
+from broker.store.session import Session
+
+# Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Places are chosen
+# without a lock and then locked by ctid, so that a second broker skips just those and not whole lanes. The n-th job of a queue
+# goes to that queue's n-th slot. A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint.
+_GRANT = """
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
+wanted AS MATERIALIZED (
+  SELECT * FROM unnest(%b::text[], %b::int2[], %b::int8[], %b::int4[], %b::int4[]) w(queue, priority, floor, quota, first_slot)
+),
+found AS MATERIALIZED (
+  SELECT c.*, w.quota FROM wanted w CROSS JOIN LATERAL (
+    SELECT r.ctid AS place, r.queue, r.priority, r.seq FROM ready r
+    WHERE r.queue = w.queue AND r.priority = w.priority AND r.seq > w.floor ORDER BY r.seq LIMIT w.quota) c
+),
+chosen AS MATERIALIZED (
+  SELECT place FROM (
+    SELECT place, quota, row_number() OVER (PARTITION BY queue ORDER BY priority DESC, seq) AS position FROM found) f
+  WHERE position <= quota
+),
+taken AS (
+  DELETE FROM ready WHERE ctid = ANY(ARRAY(
+    SELECT r.ctid FROM ready r WHERE r.ctid = ANY(ARRAY(SELECT place FROM chosen)) FOR UPDATE SKIP LOCKED))
+  RETURNING queue, priority, seq, job_id, attempts, returns
+),
+slotted AS MATERIALIZED (
+  SELECT g.*, (%b::int4[])[f.first_slot + g.position] AS stream
+  FROM (SELECT taken.*, row_number() OVER (PARTITION BY queue ORDER BY priority DESC, seq)::int4 AS position FROM taken) g
+  JOIN (SELECT DISTINCT queue, first_slot FROM wanted) f USING (queue)
+),
+granted AS MATERIALIZED (
+  SELECT g.*, s.worker_id, s.lease_seconds, j.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
+    least(t.now + s.lease_seconds * interval '1 second', t.now + j.attempt_timeout_seconds * interval '1 second') AS expires_at,
+    t.now + j.attempt_timeout_seconds * interval '1 second' AS timeout_at
+  FROM slotted g
+  LEFT JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
+  CROSS JOIN t
+  CROSS JOIN LATERAL (
+    SELECT kind, max_attempts, input, execution_id, step, attempt_timeout_seconds, dependency, traceparent, labels::text
+    FROM job WHERE job.job_id = g.job_id OFFSET 0) j
+),
+leased AS (
+  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue)
+  SELECT lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempts + 1, returns, queue FROM granted
+),
+logged AS (
+  INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id)
+  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 2, attempts + 1, max_attempts, step, worker_id
+  FROM granted
+)
+SELECT g.stream, g.lease_id, g.job_id, g.queue, g.priority, g.seq, g.attempts + 1, g.returns,
+  extract(epoch FROM g.expires_at - t.now)::float8, g.expires_at, g.kind, g.max_attempts, g.input, g.execution_id, g.step,
+  g.attempt_timeout_seconds, g.dependency, g.traceparent, g.labels, f.detail, c.body
+FROM granted g CROSS JOIN t
+LEFT JOIN LATERAL (
+  SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4 AND g.attempts > 0
+  ORDER BY e.event_id DESC LIMIT 1) f ON true
+LEFT JOIN LATERAL (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id AND g.seq <> g.job_id OFFSET 0) c ON true
+ORDER BY g.queue, g.priority DESC, g.seq
+"""
+
+# Priorities with jobs, of queues, in the gaps between the priorities already known: no lane that is known is read.
+_DISCOVER = """
+SELECT g.queue, r.priority FROM unnest(%b::text[], %b::int2[], %b::int2[]) g(queue, above, below)
+CROSS JOIN LATERAL (
+  SELECT priority FROM ready WHERE ready.queue = g.queue AND ready.priority > g.above AND ready.priority < g.below
+  ORDER BY priority DESC LIMIT 1) r
+"""
+
+# The lowest id that an instant some seconds ago could have given.
+_FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
+
+
+class Lane(NamedTuple):
+    """Jobs wanted from one (queue, priority): those behind `floor`, at most `quota` of the queue, from slot `first_slot` on."""
+
+    queue: str
+    priority: int
+    floor: int
+    quota: int
+    first_slot: int
+
+
+class Taker(NamedTuple):
+    """A stream that takes leases, by a number that stands for it in the slots."""
+
+    stream: int
+    worker_id: str
+    lease_seconds: float
+
+
+async def grant(
+    session: Session, lanes: Sequence[Lane], slots: Sequence[int], takers: Sequence[Taker]
+) -> list[Grant]:
+    """The leases granted, in the order of queue, priority and age; committed. `slots[i]` is the taker's number. Raises Unavailable."""
+    rows = await session.rows(
+        _GRANT,
+        (
+            [lane.queue for lane in lanes],
+            [lane.priority for lane in lanes],
+            [lane.floor for lane in lanes],
+            [lane.quota for lane in lanes],
+            [lane.first_slot for lane in lanes],
+            list(slots),
+            [taker.stream for taker in takers],
+            [taker.worker_id for taker in takers],
+            [taker.lease_seconds for taker in takers],
+        ),
+    )
+    return [Grant._make(row) for row in rows]
+
+
+async def discover(session: Session, gaps: Sequence[tuple[str, int, int]]) -> list[tuple[str, int]]:
+    """The highest (queue, priority) with jobs in each gap (queue, above, below), both ends excluded. Raises Unavailable."""
+    queues, above, below = zip(*gaps, strict=True)
+    rows = await session.rows(_DISCOVER, (list(queues), list(above), list(below)))
+    return [(queue, priority) for queue, priority in rows]
+
+
+async def floor_seconds_ago(session: Session, seconds: float) -> int:
+    """The lowest id of the instant `seconds` ago, by the database's clock. Raises Unavailable."""
+    row = await session.row(_FLOOR, (seconds,))
+    assert row is not None
+    return int(row[0])

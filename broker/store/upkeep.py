@@ -1,0 +1,74 @@
+"""What keeps the tables in shape: partitions ahead of time, summaries of what was written, leftovers that nothing refers to."""
+
+from broker.store.session import Session
+
+PARTITIONS_AHEAD_DAYS = 7
+
+_ENSURE_PARTITIONS = "SELECT noetl.ensure_partitions(%b::int4)"
+
+# Events are found by block range: blocks written since the last time are summarized, so that a reader need not read them all.
+_SUMMARIZE = """
+SELECT sum(brin_summarize_new_values(i.indexrelid::regclass)) FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+JOIN pg_inherits h ON h.inhrelid = i.indrelid
+WHERE h.inhparent = 'noetl.event_log'::regclass AND a.amname = 'brin' AND c.relkind = 'i'
+"""
+
+# A key goes 24 h after its job has ended. Oldest jobs first, behind those looked at before.
+_DROP_KEYS = """
+WITH old AS MATERIALIZED (
+  SELECT queue, key, job_id FROM idempotency
+  WHERE job_id > %b::int8 AND job_id < noetl.id_at(noetl.clock() - interval '24 hours') ORDER BY job_id LIMIT %b::int4
+),
+ended AS MATERIALIZED (
+  SELECT o.queue, o.key FROM old o
+  LEFT JOIN LATERAL (SELECT priority, queue FROM job WHERE job.job_id = o.job_id OFFSET 0) j ON true
+  LEFT JOIN LATERAL (SELECT status FROM noetl.lane_of(o.job_id, j.queue, j.priority) OFFSET 0) lane ON true
+  LEFT JOIN LATERAL (SELECT finished_at FROM noetl.end_of(o.job_id) OFFSET 0) e ON true
+  WHERE lane.status IS NULL AND (e.finished_at IS NULL OR e.finished_at < noetl.clock() - interval '24 hours')
+),
+dropped AS (
+  DELETE FROM idempotency WHERE ctid = ANY(ARRAY(
+    SELECT i.place FROM ended CROSS JOIN LATERAL (
+      SELECT ctid AS place FROM idempotency WHERE idempotency.queue = ended.queue AND idempotency.key = ended.key OFFSET 0) i))
+)
+SELECT max(job_id), count(*) FROM old
+"""
+
+# The same for the keys of executions.
+_DROP_EXECUTION_KEYS = """
+UPDATE execution SET idempotency_key = NULL
+WHERE idempotency_key IS NOT NULL AND finished_at < noetl.clock() - interval '24 hours'
+"""
+
+# Checkpoints of jobs that have ended, and cancellations of leases that are gone.
+_DROP_CHECKPOINTS = """
+DELETE FROM checkpoint c WHERE NOT EXISTS (
+  SELECT FROM job j CROSS JOIN LATERAL noetl.lane_of(j.job_id, j.queue, j.priority) WHERE j.job_id = c.job_id)
+"""
+_DROP_CANCELLATIONS = """
+DELETE FROM cancellation c WHERE NOT EXISTS (SELECT FROM lease WHERE lease.lease_id = c.lease_id)
+"""
+
+
+async def ensure_partitions(session: Session) -> None:
+    """Makes the partitions of the coming days. Raises Unavailable, also where a lock could not be had at once."""
+    await session.rows(_ENSURE_PARTITIONS, (PARTITIONS_AHEAD_DAYS,))
+
+
+async def summarize_events(session: Session) -> None:
+    """Brings the block range summaries of events up to date. Raises Unavailable."""
+    await session.rows(_SUMMARIZE)
+
+
+async def drop_leftovers(session: Session) -> None:
+    """Drops checkpoints, cancellations and executions' keys that nothing needs any more. Raises Unavailable."""
+    for statement in (_DROP_CHECKPOINTS, _DROP_CANCELLATIONS, _DROP_EXECUTION_KEYS):
+        await session.rows(statement)
+
+
+async def drop_old_keys(session: Session, after: int, limit: int) -> tuple[int, int]:
+    """Looks at `limit` idempotency keys of jobs behind `after`; the last job looked at, 0 at the end, and how many there were."""
+    row = await session.row(_DROP_KEYS, (after, limit))
+    assert row is not None
+    return (row[0] or 0), row[1]

@@ -1,0 +1,136 @@
+"""What the broker does by itself when time has come: makes due jobs available, ends expired leases, keeps partitions ahead.
+
+Sleeps until the next instant that the database knows of, by a duration that the database computed; never trusts memory alone: every
+table is swept regularly. Must not decide: an expired lease goes through the lifecycle.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from broker.errors import Unavailable
+from broker.job import Arrival
+from broker.store.session import Session
+from broker.store.sweep import expired, next_due, next_expiry, promote
+
+_log = logging.getLogger(__name__)
+
+# What other brokers bring is found by looking at least this often.
+LONGEST_SLEEP_SECONDS = 1.0
+_BATCH = 1000
+# A floor is set back to the beginning once in so many sweeps.
+_SWEEPS_PER_REWIND = 30
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Timer:
+    """Runs `sweep` when it is due: it gives the seconds until the next time, None if nothing is in sight."""
+
+    def __init__(
+        self,
+        name: str,
+        sweep: Callable[[], Awaitable[float | None]],
+        longest_sleep_seconds: float = LONGEST_SLEEP_SECONDS,
+    ) -> None:
+        self._name = name
+        self._sweep = sweep
+        self._longest_sleep_seconds = longest_sleep_seconds
+        self._wake = asyncio.Event()
+        self._due_at: float | None = None  # on the loop's clock
+
+    def due_in(self, seconds: float) -> None:
+        """Something will be due in so many seconds: sleep no longer than that."""
+        at = asyncio.get_running_loop().time() + seconds
+        if self._due_at is None or at < self._due_at:
+            self._due_at = at
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Sweep at once, as when a clock was moved."""
+        self.due_in(0)
+
+    async def run(self) -> None:
+        """Sweeps until it is cancelled; outlives an outage of the database."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._due_at = None
+            self._wake.clear()
+            try:
+                seconds = await self._sweep()
+            except Unavailable as error:
+                _log.warning("timer=%s waits for the database error=%r", self._name, str(error))
+                seconds = None
+            if seconds is not None:
+                self.due_in(seconds)
+            await self._sleep(loop)
+
+    async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
+        latest = loop.time() + self._longest_sleep_seconds
+        while (
+            remaining := min(latest, self._due_at if self._due_at is not None else latest) - loop.time()
+        ) > 0:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(remaining):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+
+class _Floors:
+    """The floor of each sweep: what the sweep before last left behind, so that a clock that jumps between two statements skips nothing."""
+
+    def __init__(self) -> None:
+        self._floor = self._coming = _BEGINNING
+        self._sweeps = 0
+
+    def next(self) -> datetime:
+        """The floor to sweep from now; regularly the very beginning."""
+        self._sweeps += 1
+        return _BEGINNING if self._sweeps % _SWEEPS_PER_REWIND == 0 else self._floor
+
+    def swept(self, floor: datetime) -> None:
+        """A sweep has ended; `floor` is what it may leave behind."""
+        self._floor, self._coming = self._coming, floor
+
+
+class Promoter:
+    """The sweep of `delayed`: jobs that are due become available, in the order of their time."""
+
+    def __init__(self, session: Session, arrived: Callable[[list[Arrival]], None]) -> None:
+        self._session = session
+        self._arrived = arrived
+        self._floors = _Floors()
+
+    async def __call__(self) -> float | None:
+        """Makes available what is due; the seconds until the next one. Raises Unavailable."""
+        floor = self._floors.next()
+        count = _BATCH
+        while count == _BATCH:
+            count, arrivals = await promote(self._session, floor, _BATCH)
+            if arrivals:
+                self._arrived(arrivals)
+        following = await next_due(self._session, floor)
+        self._floors.swept(following.floor)
+        return following.seconds
+
+
+class Reaper:
+    """The sweep of `lease`: what has expired is decided like a failure."""
+
+    def __init__(self, session: Session, expire: Callable[[list[int]], Awaitable[None]]) -> None:
+        self._session = session
+        self._expire = expire
+        self._floors = _Floors()
+
+    async def __call__(self) -> float | None:
+        """Ends what has expired; the seconds until the next lease might. Raises Unavailable."""
+        floor = self._floors.next()
+        while lease_ids := await expired(self._session, floor, _BATCH):
+            await self._expire(lease_ids)
+            if len(lease_ids) < _BATCH:
+                break
+        following = await next_expiry(self._session, floor)
+        self._floors.swept(following.floor)
+        return following.seconds
