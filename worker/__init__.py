@@ -1,1 +1,44 @@
-"""x"""
+"""The worker of Reprise: takes leases from a broker, runs them and reports what became of them.
+
+    from worker import Worker
+
+    worker = Worker("127.0.0.1:50051", queues=["mail"])
+
+    @worker.handler("send-email")
+    def send_email(job):
+        return {"sent_to": job.input["to"]}
+
+    worker.run()
+
+Names are loaded when they are first used: the child processes that run a step import this package for every
+attempt, and must not pay for gRPC.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.client import Client, enqueue
+    from worker.failure import Failure, JobFailed
+    from worker.job import Job
+    from worker.lease import Enqueued, NewJob
+    from worker.sdk import Worker
+
+__all__ = ["Client", "Enqueued", "Failure", "Job", "JobFailed", "NewJob", "Worker", "enqueue"]
+
+_HOME_OF = {
+    "Client": "worker.client",
+    "Enqueued": "worker.lease",
+    "Failure": "worker.failure",
+    "Job": "worker.job",
+    "JobFailed": "worker.failure",
+    "NewJob": "worker.lease",
+    "Worker": "worker.sdk",
+    "enqueue": "worker.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from broker.job import Enqueued, Grant, NewJob, Outcome
 from broker.lifecycle.complete import Complete, Result
@@ -40,7 +41,7 @@ class Lifecycle:
         if len(own) == len(results):
             return await self._complete(results)
         others = [index for index, result in enumerate(results) if result.lease.in_execution]
-        answers = await asyncio.gather(
+        answers: tuple[list[Outcome], list[Outcome]] = await asyncio.gather(
             self._complete([results[index] for index in own]) if own else _nothing(),
             self.executions.complete([results[index] for index in others]),
         )
@@ -53,7 +54,7 @@ class Lifecycle:
         if len(own) == len(failed):
             return await self._fail(failed)
         others = [index for index, item in enumerate(failed) if item.lease.in_execution]
-        answers = await asyncio.gather(
+        answers: tuple[list[FailAnswer], list[FailAnswer]] = await asyncio.gather(
             self._fail([failed[index] for index in own]) if own else _nothing(),
             self.executions.fail([failed[index] for index in others]),
         )
@@ -64,7 +65,7 @@ class Lifecycle:
         """Gives leases back unused. Raises Unavailable."""
         own = [index for index, lease in enumerate(leases) if not lease.in_execution]
         others = [index for index, lease in enumerate(leases) if lease.in_execution]
-        answers = await asyncio.gather(
+        answers: tuple[list[Outcome], list[Outcome]] = await asyncio.gather(
             self._release([leases[index] for index in own]) if own else _nothing(),
             self.executions.release([leases[index] for index in others]) if others else _nothing(),
         )
@@ -97,5 +98,5 @@ class Lifecycle:
         await self._reaper_session.close()
 
 
-async def _nothing() -> list[object]:
+async def _nothing() -> list[Any]:
     return []

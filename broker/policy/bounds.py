@@ -86,7 +86,7 @@ def weigh(value: object, limit: int, units_per_value: int = UNITS_PER_VALUE) -> 
                 total += sum(map(len, item))  # type: ignore[call-overload]
                 below.extend(item.values())  # type: ignore[attr-defined]
             elif kind is int:
-                total += item.bit_length() >> 2  # type: ignore[attr-defined]
+                total += item.bit_length() >> 1  # type: ignore[attr-defined]
         if total > limit:
             raise ExpressionError(f"a value is too large to compute with: it weighs more than {limit} units")
         level = below

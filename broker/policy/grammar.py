@@ -56,7 +56,6 @@ _REFUSALS: dict[type[nodes.Node], str] = {
     nodes.Call: "calls are not allowed",
     nodes.Pow: "powers (**) are not allowed",
 }
-_ROOM_FOR_BLANKS = 2 * MAX_TOKENS
 _OFFSET_IN_MESSAGE = re.compile(r" at \d+$")
 
 
@@ -76,11 +75,12 @@ class _PlacedLexer(Lexer):
     def tokeniter(
         self, source: str, name: str | None, filename: str | None = None, state: str | None = None
     ) -> Iterator[tuple[int, str, str]]:
-        at = 0
+        at = count = 0
         try:
-            for count, (_, kind, text) in enumerate(super().tokeniter(source, name, filename, state)):
+            for _, kind, text in super().tokeniter(source, name, filename, state):
                 at = source.find(text, at)
-                if count > MAX_TOKENS + _ROOM_FOR_BLANKS:
+                count += kind != "whitespace"
+                if count > MAX_TOKENS:
                     raise TemplateSyntaxError("the text has too many parts", at)
                 if kind in ("integer", "float") and len(text) > MAX_DIGITS:
                     raise TemplateSyntaxError("the number is too long", at)
@@ -171,7 +171,10 @@ def _check(text: str, expression: nodes.Node) -> None:
             message = _REFUSALS.get(type(node), f"{type(node).__name__.lower()} is not part of the language")
             raise invalid_at(text, node.lineno, message)
         _check_details(text, node)
-        pending.extend((child, depth + 1) for child in node.iter_child_nodes())
+        for child in node.iter_child_nodes():
+            if child.lineno is None:  # Jinja2 gives the links of a comparison no place of their own.
+                child.lineno = node.lineno
+            pending.append((child, depth + 1))
 
 
 def _check_details(text: str, node: nodes.Node) -> None:

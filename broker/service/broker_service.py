@@ -83,10 +83,11 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
                 checkpoints[index] = _checkpoint(extension)
             except JsonInvalid as error:
                 errors[index] = f"extensions[{index}].{extension.WhichOneof('saved')}: {error}"
-        wanted = [i for i, lease in enumerate(leases) if lease is not None and i not in errors]
-        heartbeat = Heartbeat(
-            [l for i in wanted if (l := leases[i])], [checkpoints[i] for i in wanted], seconds
-        )
+        found = {
+            index: lease for index, lease in enumerate(leases) if lease is not None and index not in errors
+        }
+        wanted = list(found)
+        heartbeat = Heartbeat(list(found.values()), [checkpoints[index] for index in wanted], seconds)
         answers = dict(zip(wanted, await self._lifecycle.extend(heartbeat) if wanted else (), strict=True))
         results = []
         for index in range(len(leases)):

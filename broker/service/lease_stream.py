@@ -101,7 +101,7 @@ def _poll_is_over(stream: LeaseStream, *, delivered: bool, waited: bool) -> bool
 
 
 async def _changed(
-    stream: LeaseStream, reader: asyncio.Task[None], stop: asyncio.Task[bool], timeout: float
+    stream: LeaseStream, reader: asyncio.Task[None], stop: asyncio.Task[bool], seconds: float
 ) -> bool:
     """True when the stream has something to send or to notice, False after so many seconds."""
     changed = asyncio.ensure_future(stream.changed.wait())

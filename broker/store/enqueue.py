@@ -59,7 +59,7 @@ available AS (
   SELECT queue, priority, job_id, job_id, 0, 0 FROM due WHERE due_at IS NULL
 ),
 scheduled AS (
-  INSERT INTO delayed (due_at, job_id, priority, attempts, queue) 
+  INSERT INTO delayed (due_at, job_id, priority, attempts, queue)
   SELECT due_at, job_id, priority, 0, queue FROM due WHERE due_at IS NOT NULL
 ),
 logged AS (
@@ -164,7 +164,7 @@ class Enqueuer:
             if len(self._policy_ids) > _KNOWN_LIMIT:
                 self._policy_ids.clear()
                 policies = {job.policy for job in jobs if job.policy is not None}
-            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (list(policies),)))  # type: ignore[arg-type]
+            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (list(policies),)))
 
 
 class PolicyBodies:
@@ -180,5 +180,5 @@ class PolicyBodies:
             if len(self._bodies) > _KNOWN_LIMIT:
                 self._bodies.clear()
                 missing = policy_ids
-            self._bodies.update(await session.rows(_POLICY_BODIES, (list(missing),)))  # type: ignore[arg-type]
+            self._bodies.update(await session.rows(_POLICY_BODIES, (list(missing),)))
         return self._bodies
