@@ -1,0 +1,197 @@
+"""Between the contract's messages and the worker's own values. Owns translation only: no call, no state.
+
+Time left becomes an instant of the monotonic clock here; the timestamps of a lease are never compared with a
+clock.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, timedelta
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+from reprise.v1 import broker_service_pb2 as pb
+from reprise.v1 import job_pb2, retry_pb2
+
+from worker.failure import Failure
+from worker.job import Job
+from worker.json_result import encode_result
+from worker.lease import Decision, Delivery, Extended, Lease, NewJob, Notice, Outcome
+
+_OUTCOMES: Final = {
+    pb.LEASE_OUTCOME_OK: Outcome.OK,
+    pb.LEASE_OUTCOME_LOST: Outcome.LOST,
+    pb.LEASE_OUTCOME_CANCELLED: Outcome.CANCELLED,
+    pb.LEASE_OUTCOME_INVALID: Outcome.INVALID,
+}
+_NOTICES: Final = {pb.LeaseNotice.KIND_CANCELLED: Outcome.CANCELLED, pb.LeaseNotice.KIND_LOST: Outcome.LOST}
+_JITTERS: Final = {
+    False: retry_pb2.JITTER_NONE,
+    True: retry_pb2.JITTER_FULL,
+    "none": retry_pb2.JITTER_NONE,
+    "full": retry_pb2.JITTER_FULL,
+    "equal": retry_pb2.JITTER_EQUAL,
+}
+
+
+def outcome_of(value: pb.LeaseOutcome.ValueType) -> Outcome:
+    """The outcome; one that this worker does not know yet counts as INVALID."""
+    return _OUTCOMES.get(value, Outcome.INVALID)
+
+
+def delivery_of(message: pb.LeaseResponse, now: float) -> Delivery:
+    """One message of a lease stream that arrived at `now` (monotonic seconds)."""
+    return Delivery(
+        leases=tuple(_lease_of(lease, now) for lease in message.leases),
+        notices=tuple(
+            Notice(notice.lease_token, _NOTICES[notice.kind])
+            for notice in message.notices
+            if notice.kind in _NOTICES
+        ),
+    )
+
+
+def extended_of(message: pb.Extended, sent_at: float) -> Extended:
+    """The answer to one heartbeat.
+
+    Time left is counted from `sent_at` (monotonic seconds), so it is never overrated.
+    """
+    outcome = outcome_of(message.outcome)
+    is_held = outcome in (Outcome.OK, Outcome.CANCELLED)
+    left = message.lease_duration.ToTimedelta().total_seconds()
+    return Extended(outcome, sent_at + left if is_held else None, message.error)
+
+
+def decision_of(message: job_pb2.Decision) -> Decision:
+    """The broker's decision, its enums in lower case without their prefix ("attempts_exhausted")."""
+    return Decision(
+        verdict=job_pb2.Decision.Verdict.Name(message.verdict).removeprefix("VERDICT_").lower(),
+        reason=job_pb2.Decision.Reason.Name(message.reason).removeprefix("REASON_").lower(),
+        attempt=message.attempt,
+        max_attempts=message.max_attempts,
+        delay_seconds=message.delay.ToTimedelta().total_seconds() if message.HasField("delay") else None,
+    )
+
+
+def failure_message(failure: Failure) -> job_pb2.Failure:
+    """A failure as the contract has it. Lone surrogates, which protobuf cannot carry, are replaced."""
+    return job_pb2.Failure(
+        message=_clean(failure.message),
+        type=_clean(failure.type),
+        status_code=failure.status_code,
+        retry_after=duration_message(failure.retry_after),
+        result_json=failure.result_json or "",
+        stack_trace=_clean(failure.stack_trace),
+    )
+
+
+def new_job_message(job: NewJob) -> job_pb2.NewJob:
+    """A job to enqueue.
+
+    Raises ValueError on a `retry` that is no policy, ResultNotJson on an input that is no JSON.
+    """
+    message = job_pb2.NewJob(
+        queue=job.queue,
+        kind=job.kind,
+        input_json=encode_result(dict(job.input)),
+        priority=job.priority,
+        idempotency_key=job.idempotency_key or "",
+        dependency=job.dependency,
+        labels=dict(job.labels or {}),
+        attempt_timeout=seconds_message(job.attempt_timeout_seconds),
+    )
+    if job.delay_seconds is not None:
+        message.delay.FromTimedelta(timedelta(seconds=job.delay_seconds))
+    if policy := policy_message(job.retry):
+        message.retry.CopyFrom(policy)
+    return message
+
+
+def with_key(job: NewJob) -> NewJob:
+    """The job with an idempotency key, so that repeating the call that enqueues it is safe."""
+    return job if job.idempotency_key else replace(job, idempotency_key=str(uuid.uuid4()))
+
+
+def policy_message(retry: bool | int | Mapping[str, Any] | None) -> retry_pb2.RetryPolicy | None:
+    """A policy from the forms of a playbook: True, a number of attempts, a mapping; None where there is to be
+    one attempt.
+
+    Durations are seconds or a timedelta. Raises ValueError on an unknown key; ranges are the broker's to
+    check.
+    """
+    match retry:
+        case None | False | 0:
+            return None
+        case True:
+            return retry_pb2.RetryPolicy()
+        case int():
+            return retry_pb2.RetryPolicy(max_attempts=retry)
+    fields: dict[str, Any] = {}
+    for key, value in retry.items():
+        match key:
+            case "max_attempts" | "backoff_multiplier":
+                fields[key] = value
+            case "initial_delay" | "max_delay":
+                fields[key] = (
+                    duration_message(value) if isinstance(value, timedelta) else seconds_message(value)
+                )
+            case "jitter" if value in _JITTERS:
+                fields[key] = _JITTERS[value]
+            case "retry_when" | "stop_when":
+                fields[key] = f"{{{{ {value} }}}}" if isinstance(value, bool) else value
+            case _:
+                raise ValueError(f"retry: {key!r} = {value!r} is no part of a policy")
+    return retry_pb2.RetryPolicy(**fields)
+
+
+def duration_message(value: timedelta | None) -> Duration | None:
+    """The duration; None stays absent."""
+    if value is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def seconds_message(seconds: float | None) -> Duration | None:
+    """The duration of so many seconds; None stays absent."""
+    return None if seconds is None else duration_message(timedelta(seconds=seconds))
+
+
+def _lease_of(message: job_pb2.Lease, now: float) -> Lease:
+    job = Job(
+        job_id=message.job_id,
+        queue=message.queue,
+        kind=message.kind,
+        attempt=message.attempt,
+        max_attempts=message.max_attempts,
+        input={},
+        execution_id=message.execution_id,
+        step=message.step,
+        dependency=message.dependency,
+        labels=dict(message.labels),
+        traceparent=message.traceparent,
+        created_at=message.created_at.ToDatetime(UTC) if message.HasField("created_at") else None,
+        attempt_timeout=message.attempt_timeout.ToTimedelta()
+        if message.HasField("attempt_timeout")
+        else None,
+        last_failure=_failure_of(message.last_failure) if message.HasField("last_failure") else None,
+    )
+    ends_at = now + message.lease_duration.ToTimedelta().total_seconds()
+    return Lease(message.lease_token, job, message.input_json or "{}", ends_at)
+
+
+def _failure_of(message: job_pb2.Failure) -> Failure:
+    return Failure(
+        message=message.message,
+        type=message.type,
+        status_code=message.status_code if message.HasField("status_code") else None,
+        retry_after=message.retry_after.ToTimedelta() if message.HasField("retry_after") else None,
+        result_json=message.result_json or None,
+        stack_trace=message.stack_trace,
+    )
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
