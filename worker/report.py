@@ -1,0 +1,126 @@
+"""Tells the broker how attempts ended, and the log what the broker made of it."""
+
+import math
+import time
+from collections.abc import Callable
+
+import grpc
+
+from worker.attempt import Attempt, Ended, Stop
+from worker.client import Client
+from worker.failure import RESULT_NOT_JSON, Failure
+from worker.lease import Decision, Outcome, Reported
+from worker.log_lines import LOGGER, line
+
+EXIT_SECONDS = 5.0  # how long a worker that exits still tries to report
+
+
+class Reporter:
+    """Reports until answered, or until the lease has surely ended: one lease duration after its end as the
+    worker knows it.
+    """
+
+    def __init__(self, client: Client, lease_seconds: float) -> None:
+        self._client = client
+        self._lease_seconds = lease_seconds
+        self._exit_by = math.inf
+
+    def hurry(self) -> None:
+        """Gives up on everything a few seconds from now: the worker exits."""
+        self._exit_by = time.monotonic() + EXIT_SECONDS
+
+    async def report(self, attempt: Attempt, ended: Ended) -> None:
+        """Sends what the attempt came to.
+
+        Never raises for a broker that stays away: the lease then ends by itself.
+        """
+        try:
+            if ended.result_json is not None:
+                await self._complete(attempt, ended.result_json)
+            elif ended.failure is not None:
+                await self._fail(attempt, ended.failure)
+            elif ended.stop is Stop.SHUTDOWN:
+                _log_answer(
+                    attempt,
+                    "released",
+                    await self._client.release(attempt.lease.token, self._give_up(attempt)),
+                )
+            else:
+                LOGGER.warning(line("lease lost: result discarded", **_facts(attempt)))
+        except grpc.aio.AioRpcError as error:
+            LOGGER.error(
+                line("attempt not reported", **_facts(attempt), code=error.code().name, error=error.details())
+            )
+
+    async def _complete(self, attempt: Attempt, result_json: str) -> None:
+        answer = await self._client.complete(attempt.lease.token, result_json, self._give_up(attempt))
+        _log_answer(attempt, "completed", answer)
+        if answer.outcome is Outcome.INVALID:
+            await self._fail(attempt, Failure(f"result refused: {answer.error}", RESULT_NOT_JSON))
+
+    async def _fail(self, attempt: Attempt, failure: Failure) -> None:
+        LOGGER.info(
+            line("attempt failed", **_facts(attempt), error_type=failure.type, error=failure.message[:500])
+        )
+        answer = await self._client.fail(attempt.lease.token, failure, self._give_up(attempt))
+        if answer.decision:
+            _log_decision(attempt, answer.decision)
+        else:
+            _log_answer(attempt, "failed", answer)
+
+    def _give_up(self, attempt: Attempt) -> Callable[[], float]:
+        # Asked anew before every try: heartbeats and the worker's exit move the instant.
+        return lambda: min(attempt.ends_at + self._lease_seconds, self._exit_by)
+
+
+def _facts(attempt: Attempt) -> dict[str, object]:
+    job = attempt.lease.job
+    return {
+        "job_id": job.job_id,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "queue": job.queue,
+        "kind": job.kind,
+        "step": job.step or None,
+    }
+
+
+def log_start(attempt: Attempt, worker_id: str) -> None:
+    """One line for an attempt that starts."""
+    LOGGER.info(line("attempt started", **_facts(attempt), worker_id=worker_id))
+
+
+def _log_answer(attempt: Attempt, verb: str, answer: Reported) -> None:
+    match answer.outcome:
+        case Outcome.OK:
+            LOGGER.info(line(f"attempt {verb}", **_facts(attempt)))
+        case Outcome.INVALID:
+            LOGGER.error(line(f"attempt {verb}: refused", **_facts(attempt), error=answer.error))
+        case _:
+            LOGGER.warning(line(f"attempt {verb}: lease was lost, nothing changed", **_facts(attempt)))
+
+
+def _log_decision(attempt: Attempt, decision: Decision) -> None:
+    """The broker's decision, in the words that people grep a worker's log for (the seed)."""
+    job_id = attempt.lease.job.job_id
+    LOGGER.info(
+        line(
+            "retry policy evaluation",
+            job_id=job_id,
+            attempt=decision.attempt,
+            max_attempts=decision.max_attempts,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            delay_seconds=decision.delay_seconds,
+        )
+    )
+    if decision.is_retry:
+        LOGGER.info(
+            line(
+                "emitted action_retry",
+                job_id=job_id,
+                attempt=decision.attempt,
+                max_attempts=decision.max_attempts,
+                delay_seconds=decision.delay_seconds,
+            )
+        )

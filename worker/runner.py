@@ -1,0 +1,193 @@
+"""The worker's life: one lease stream, as many attempts as there are slots, a heartbeat beside them, a clean
+end.
+
+Owns slots and credits. Credits at the broker and slots in use never exceed the concurrency together.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+
+from worker.attempt import STOP_SECONDS, Attempt, Executor, Stop
+from worker.client import Client
+from worker.heartbeat import Heartbeat
+from worker.lease import Delivery, Lease, Outcome
+from worker.lease_stream import LeaseStream
+from worker.log_lines import LOGGER, line
+from worker.repeating import Backoff, is_repeatable, retry_info_of
+from worker.report import EXIT_SECONDS, Reporter, log_start
+
+# What no reconnect mends: the worker itself is set up wrongly.
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+class WorkerRefused(Exception):  # noqa: N818 - it is named for what happened
+    """The broker does not take this worker as it is configured; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """How a worker takes work.
+
+    `concurrency` is 1 to 10 000, `lease_seconds` 1 to 3600, `drain_seconds` 0 or more.
+    """
+
+    worker_id: str
+    queues: Sequence[str]
+    concurrency: int
+    lease_seconds: float
+    drain_seconds: float
+
+
+class Runner:
+    """Takes leases, runs and reports them until stopped."""
+
+    def __init__(
+        self,
+        client: Client,
+        executors: Mapping[str, Executor],
+        options: RunnerOptions,
+        *,
+        scrub: Callable[[str], str] = str,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`scrub` takes secrets out of a failure's texts; `on_ready` is called once, when the first stream is
+        open.
+        """
+        self._client = client
+        self._executors = executors
+        self._options = options
+        self._scrub = scrub
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._reporter = Reporter(client, options.lease_seconds)
+        self._held: dict[str, Attempt] = {}  # by lease token: not yet reported
+        self._heartbeat = Heartbeat(client, options.lease_seconds, self._held.values)
+        self._slots: set[asyncio.Task[None]] = set()  # in use
+        self._credits = 0  # at the broker, unused
+        self._stream: LeaseStream | None = None
+        self._draining = asyncio.Event()
+        self._exiting = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stops taking and lets the steps finish; a second call gives them back at once."""
+        if self._draining.is_set():
+            self._exiting.set()
+        self._draining.set()
+
+    async def run(self) -> None:
+        """Returns after `stop`, when nothing is held any more. Raises WorkerRefused."""
+        heartbeat = asyncio.create_task(self._heartbeat.run())
+        taking = asyncio.create_task(self._take())
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait({taking, draining}, return_when=asyncio.FIRST_COMPLETED)
+            taking.cancel()
+            await asyncio.wait({taking})
+            await self._drain()
+        finally:
+            for task in (heartbeat, draining, taking, *self._slots):
+                task.cancel()
+            await asyncio.gather(heartbeat, draining, *self._slots, return_exceptions=True)
+        if not taking.cancelled() and (error := taking.exception()):
+            raise error
+
+    async def _take(self) -> None:
+        backoff = Backoff()
+        while True:
+            asked: timedelta | None = None
+            try:
+                await self._follow_stream(backoff)
+                LOGGER.info(line("lease stream ended", worker_id=self._options.worker_id))
+            except TimeoutError:
+                LOGGER.warning(line("lease stream fell silent", worker_id=self._options.worker_id))
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _REFUSALS and not is_repeatable(error):
+                    raise WorkerRefused(f"{error.code().name}: {error.details()}") from error
+                asked = retry_info_of(error)
+                LOGGER.warning(line("lease stream broke", code=error.code().name, error=error.details()))
+            # What was on its way when the stream broke may be lost: the next beat tells.
+            self._heartbeat.beat_now()
+            await asyncio.sleep(backoff.next_wait(asked))
+
+    async def _follow_stream(self, backoff: Backoff) -> None:
+        options = self._options
+        self._credits = options.concurrency - len(self._slots)
+        stream = await self._client.open_leases(
+            options.worker_id, options.queues, options.lease_seconds, self._credits
+        )
+        async with stream:
+            self._stream = stream
+            try:
+                self._give_credits()
+                if self._on_ready:
+                    self._on_ready()
+                    self._on_ready = None
+                async for delivery in stream:
+                    backoff.reset()
+                    self._accept(stream, delivery)
+            finally:
+                self._stream = None
+
+    def _accept(self, stream: LeaseStream, delivery: Delivery) -> None:
+        if delivery.leases:
+            stream.acknowledge([lease.token for lease in delivery.leases])
+            self._credits -= len(delivery.leases)
+        for lease in delivery.leases:
+            self._start(lease)
+        for notice in delivery.notices:
+            if attempt := self._held.get(notice.token):
+                attempt.stop(Stop.CANCELLED if notice.outcome is Outcome.CANCELLED else Stop.LOST)
+
+    def _start(self, lease: Lease) -> None:
+        attempt = Attempt(lease, self._executors, self._scrub)
+        self._held[lease.token] = attempt
+        slot = asyncio.create_task(self._run(attempt))
+        self._slots.add(slot)
+        slot.add_done_callback(self._free)
+
+    async def _run(self, attempt: Attempt) -> None:
+        log_start(attempt, self._options.worker_id)
+        try:
+            await self._reporter.report(attempt, await attempt.run())
+        except Exception:  # a fault of the worker's own must cost one attempt, not the worker
+            LOGGER.exception(line("attempt not reported", job_id=attempt.lease.job.job_id))
+        finally:
+            del self._held[attempt.lease.token]
+        await attempt.wait_until_idle()
+
+    def _free(self, slot: "asyncio.Task[None]") -> None:
+        self._slots.discard(slot)
+        self._give_credits()
+
+    def _give_credits(self) -> None:
+        free = self._options.concurrency - len(self._slots) - self._credits
+        if self._stream and free > 0:
+            self._credits += free
+            self._stream.grant(free)
+
+    async def _drain(self) -> None:
+        """Lets steps finish for a while, then takes their leases back and releases them."""
+        if not self._slots:
+            return
+        LOGGER.info(line("draining", attempts=len(self._slots), drain_seconds=self._options.drain_seconds))
+        all_ended = asyncio.create_task(asyncio.wait(set(self._slots)))
+        exiting = asyncio.create_task(self._exiting.wait())
+        await asyncio.wait(
+            {all_ended, exiting}, timeout=self._options.drain_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        exiting.cancel()
+        self._reporter.hurry()
+        for attempt in list(self._held.values()):
+            attempt.stop(Stop.SHUTDOWN)
+        await asyncio.wait({all_ended}, timeout=STOP_SECONDS + EXIT_SECONDS)
+        all_ended.cancel()
