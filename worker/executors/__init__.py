@@ -1,0 +1,1 @@
+"""The step types of a playbook, one file each. `standard.py` puts them together."""
