@@ -152,10 +152,11 @@ def length_of(duration: Duration) -> str:
 
 def words_for(seconds: float) -> str:
     """A length of time for people: "250 ms", "1.5 s", "2 min 5 s", "3 h 20 min", "4 d 2 h"."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)} ms"
-    if seconds < 60:
-        return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:g} s"
     whole = round(seconds)
     if whole < 3600:
         return _two_units(whole, "min", 60, "s", 1)
