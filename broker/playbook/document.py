@@ -29,7 +29,7 @@ class Fault:
         )
 
 
-class PlaybookInvalid(ValueError):  # noqa: N818 - it is named for what the text is
+class PlaybookInvalid(ValueError):
     """The text is no playbook that can run; `faults` names every reason in the order of the text, never none."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:

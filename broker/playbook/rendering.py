@@ -21,7 +21,7 @@ INPUT_LIMIT: Final = 1 << 20
 _CHARACTERS_PER_VALUE = 2
 
 
-class NotRendered(Exception):  # noqa: N818 - it is named for what happened to the template
+class NotRendered(Exception):
     """A template could not be rendered, or became something that does not fit; the text names its place."""
 
     @property

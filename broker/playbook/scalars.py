@@ -32,7 +32,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-class ScalarInvalid(ValueError):  # noqa: N818 - it is named for what the scalar is
+class ScalarInvalid(ValueError):
     """A scalar that no JSON value stands for; the text says why."""
 
 

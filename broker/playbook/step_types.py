@@ -25,7 +25,7 @@ NOT_YET_KEYS: Final = frozenset(
 )
 """Keys of the language that belong to types, or to ways to run a step, which are not there yet."""
 
-_AUTH_KEYS = ("type", "credential")
+_AUTH_KEYS = ("credential", "type", "header")
 
 
 class Shape(Enum):
@@ -35,16 +35,19 @@ class Shape(Enum):
     TEXT = "text"
     TEXTS = "text or a list of texts"
     MAPPING = "a mapping"
-    AUTH = "the name of a credential or {type, credential}"
+    AUTH = "the name of a credential or {credential, type, header}"
     ANY = "any value"
 
 
 @dataclass(frozen=True, slots=True)
 class StepType:
-    """The fields of a type with their shapes; exactly one of `needs` must be given, `aliases` are other names of fields."""
+    """The fields of a type with their shapes; `aliases` are other names of fields.
+
+    Of each group in `needs` exactly one must be given.
+    """
 
     fields: Mapping[str, Shape]
-    needs: tuple[str, ...]
+    needs: tuple[tuple[str, ...], ...]
     aliases: Mapping[str, str]
 
     @property
@@ -58,14 +61,12 @@ class StepType:
         return tuple(key for key in DATA_KEYS if key not in self.fields)
 
 
-_SQL = StepType(
-    {"command": Shape.TEXT, "commands": Shape.TEXTS, "query": Shape.TEXT, "auth": Shape.AUTH},
-    needs=("command", "commands", "query", "sql"),
-    aliases={"sql": "command", "credential": "auth"},
-)
+_SQL_FIELDS = {"command": Shape.TEXT, "commands": Shape.TEXTS, "query": Shape.TEXT}
+_SQL_NEEDS = ("command", "commands", "query", "sql")
+_AUTH_NEEDS = ("auth", "credential")
 
 STEP_TYPES: Final[Mapping[str, StepType]] = {
-    "python": StepType({"code": Shape.CODE}, needs=("code",), aliases={}),
+    "python": StepType({"code": Shape.CODE}, needs=(("code",),), aliases={}),
     "http": StepType(
         {
             "method": Shape.TEXT,
@@ -75,11 +76,17 @@ STEP_TYPES: Final[Mapping[str, StepType]] = {
             "payload": Shape.ANY,
             "auth": Shape.AUTH,
         },
-        needs=("endpoint", "url"),
+        needs=(("endpoint", "url"),),
         aliases={"url": "endpoint", "credential": "auth"},
     ),
-    "postgres": _SQL,
-    "duckdb": _SQL,
+    "postgres": StepType(
+        {**_SQL_FIELDS, "auth": Shape.AUTH},
+        needs=(_SQL_NEEDS, _AUTH_NEEDS),
+        aliases={"sql": "command", "credential": "auth"},
+    ),
+    "duckdb": StepType(
+        {**_SQL_FIELDS, "database": Shape.TEXT}, needs=(_SQL_NEEDS,), aliases={"sql": "command"}
+    ),
 }
 
 
@@ -111,7 +118,7 @@ def _misfit_of_auth(value: object) -> str | None:
         return f"must be {Shape.AUTH.value}, not {describe(value)}"
     for key in value:
         if key not in _AUTH_KEYS:
-            return f"has only the keys type and credential, not '{key}': secrets stay in the worker's credentials"
+            return f"names a credential; '{key}' belongs to the worker's credentials, where secrets stay"
     if "credential" not in value:
         return "needs `credential`, the name of one of the worker's credentials"
     if not all(isinstance(part, str) and part.strip() for part in value.values()):

@@ -4,7 +4,7 @@ The same for a step with a type and for a task of the workbook; a step of type `
 that it names, and what the step says itself wins. Must not know how steps follow each other.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -71,11 +71,8 @@ def read_task(at: Located, label: str, common: Collection[str], faults: Faults) 
         refuse_type(at, faults)
         return None
     refuse_keys(at, frozenset(common) | JOB_KEYS | step_type.keys | set(step_type.data_keys), faults)
-    given = [key for key in step_type.needs if key in at]
-    if not given:
-        faults.add(at, f"a step of type {kind} needs {_alternatives(step_type.needs)}")
-    for key in given[1:]:
-        faults.add_key(at, key, f"there is `{given[0]}` already: give only one of them")
+    for group in step_type.needs:
+        _check_need(at, kind, group, faults)
     fields = _read_fields(at, label, step_type, faults)
     data = read_data(at, label, step_type.data_keys, faults)
     return Task(kind, fields, data, **read_job_keys(at, faults))
@@ -190,12 +187,21 @@ def _read_fields(at: Located, label: str, step_type: StepType, faults: Faults) -
         problem = misfit(shape, entry.node.value)
         if problem and (shape is Shape.CODE or not is_template(entry.node.value)):
             faults.add(entry, problem)
-        if name in fields and key not in step_type.needs:
-            faults.add_key(at, key, f"`{key}` is another name for what is given already")
+        if name in fields and not any(key in group for group in step_type.needs):
+            faults.add_key(at, key, f"`{key}` is another name for `{name}`: give only one of them")
         if shape is not Shape.CODE:
             check_templates(entry, faults)
         fields[name] = Located(f"{label}.{key}", entry.node)
     return fields
+
+
+def _check_need(at: Located, kind: str, group: Sequence[str], faults: Faults) -> None:
+    """Exactly one key of the group must be there."""
+    given = [key for key in at.node.entries if key in group]
+    if not given:
+        faults.add(at, f"a step of type {kind} needs {_alternatives(group)}")
+    for key in given[1:]:
+        faults.add_key(at, key, f"there is `{given[0]}` already: give only one of them")
 
 
 def _alternatives(words: Collection[str]) -> str:

@@ -20,7 +20,7 @@ WEIGHT_LIMIT: Final = 4 << 20
 _MERGE = "<<"
 
 
-class Stop(Exception):  # noqa: N818 - it is no error, the fault is recorded
+class Stop(Exception):
     """What follows cannot be read."""
 
 
@@ -182,32 +182,33 @@ class TreeBuilder:
         self._faults.add_at(place, self._open[-1].path_of_next() if self._open else "", message)
 
 
-def _marks(event: yaml.Event) -> tuple[yaml.Mark, yaml.Mark]:
-    """Where what the event stands for begins and ends, counted from 0."""
-    if event.start_mark is None or event.end_mark is None:
+def _span(event: yaml.Event) -> tuple[int, int, int, int]:
+    """First line and column, last line and column of what the event stands for, counted from 0."""
+    start, end = event.start_mark, event.end_mark
+    if start is None or end is None:
         raise AssertionError("events of a parsed text have marks")
-    return event.start_mark, event.end_mark
+    return start.line, start.column, end.line, end.column
 
 
 def _place(event: yaml.Event) -> Place:
-    start, _ = _marks(event)
-    return Place(start.line + 1, start.column + 1)
+    line, column, _, _ = _span(event)
+    return Place(line + 1, column + 1)
 
 
 def _text_place(event: yaml.ScalarEvent, lines: list[str]) -> Place | None:
     """Where the first character of a text is written; None where escapes or folding moved its characters."""
-    start, end = _marks(event)
+    line, column, end_line, end_column = _span(event)
     texts = event.value.splitlines() or [""]
     if event.style in ("|", ">"):
-        for number in range(start.line + 1, min(end.line + 1, len(lines))):
+        for number in range(line + 1, min(end_line + 1, len(lines))):
             if lines[number].strip():
                 return _block_place(texts, event.style, number, lines)
         return None
     quote = 1 if event.style in ("'", '"') else 0
-    if start.line != end.line:
+    if line != end_line:
         return None
-    written = lines[start.line][start.column + quote : end.column - quote]
-    return Place(start.line + 1, start.column + 1 + quote) if written == event.value else None
+    written = lines[line][column + quote : end_column - quote]
+    return Place(line + 1, column + 1 + quote) if written == event.value else None
 
 
 def _block_place(texts: list[str], style: str, number: int, lines: list[str]) -> Place | None:
