@@ -19,6 +19,8 @@ MAX_RESULT_WEIGHT = 10_000_000
 """About the bytes that a result may take as Python values: 1 MiB of `{}` would take 25 MB."""
 
 _BYTES_PER_MARK = {"{": 232, "[": 72, ",": 40, '"': 12}
+_KEYS_OF_SMALL_OBJECT = 5
+_BYTES_PER_MORE_KEY = 90
 _LIFTED = frozenset({"result", "data", "status_code"})
 
 
@@ -102,10 +104,16 @@ def _status_code_of(value: object) -> int | None:
 
 
 def _parse(text: str) -> object:
-    weight = len(text) + sum(cost * text.count(mark) for mark, cost in _BYTES_PER_MARK.items())
-    if weight > MAX_RESULT_WEIGHT:
+    if _weigh_text(text) > MAX_RESULT_WEIGHT:
         raise ExpressionError("the result holds too many values to look into")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ExpressionError(f"the result cannot be read: {error}") from error
+
+
+def _weigh_text(text: str) -> int:
+    """About the bytes that JSON takes once parsed, from its marks alone; texts that hold such marks count too much."""
+    weight = len(text) + sum(cost * text.count(mark) for mark, cost in _BYTES_PER_MARK.items())
+    more_keys = text.count(":") - _KEYS_OF_SMALL_OBJECT * text.count("{")
+    return weight + _BYTES_PER_MORE_KEY * max(more_keys, 0)

@@ -164,7 +164,8 @@ def write_text(scope: Scope, value: object) -> str:
 
 def concatenate(scope: Scope, values: list[object], separator: str = "") -> str:
     """The texts of all values in one, with the separator between them."""
-    texts = [write_text(scope, value) for value in values]
+    _spend_on_conversion(scope, values)
+    texts = [value if isinstance(value, str) else str(value) for value in values]
     scope.spend_on_text(sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0))
     return separator.join(texts)
 
@@ -195,7 +196,6 @@ def join(scope: Scope, value: object, separator: object = "") -> str:
     """Filter `join`: the items of a list as one text."""
     if not isinstance(value, list):
         raise ExpressionError(f"'join' needs a list, not {name_kind(value)}")
-    scope.spend(UNITS_PER_VALUE * len(value))
     return concatenate(scope, value, write_text(scope, separator))
 
 
@@ -248,9 +248,11 @@ def encode_base64(scope: Scope, value: object) -> str:
 
 
 def _prepare(scope: Scope, value: object) -> str:
-    """A value as text, with the cost of making another of its length already taken."""
+    """A value as text, with the cost of making another already taken; beyond ASCII that can be longer."""
     text = write_text(scope, value)
     scope.spend_on_text(len(text))
+    if not text.isascii():
+        scope.spend(len(text))
     return text
 
 

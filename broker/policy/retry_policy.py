@@ -69,7 +69,7 @@ class Problem:
         return f"{self.path}: {self.message}{place}" if self.path else f"{self.message}{place}"
 
 
-class RetryInvalid(ValueError):  # noqa: N818 - it is named for what the policy is
+class RetryInvalid(ValueError):
     """A retry policy that is refused, with every problem that it has."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

@@ -21,6 +21,7 @@ MAX_RENDERED = 1_048_576
 
 _CACHED_TEMPLATES = 512
 _JSON_CHARACTERS_PER_VALUE = 2
+_TOO_LARGE = f"the rendered value is larger than {MAX_RENDERED} characters of JSON"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,9 @@ def render_value(value: object, context: Mapping[str, object]) -> object:
     Raises ExpressionError with the path of the text ("data.items[2]"), and when the outcome is over 1 MiB.
     """
     try:
-        rendered = _render(value, context, "")
+        return _Rendering(context).render(value, "")
     except RecursionError as error:
         raise ExpressionError("the value is nested too deeply") from error
-    _refuse_giant(rendered)
-    return rendered
 
 
 @lru_cache(maxsize=_CACHED_TEMPLATES)
@@ -77,7 +76,7 @@ def _compile_native(expression: nodes.Expr) -> Run:
 
     def run_bounded(scope: Scope) -> object:
         value = run(scope)
-        _refuse_giant(value)
+        _weigh_rendered(value, MAX_RENDERED)
         return value
 
     return run_bounded
@@ -92,30 +91,45 @@ def _compile_mixed(parts: tuple[str | nodes.Expr, ...]) -> Run:
     return run
 
 
-def _render(value: object, context: Mapping[str, object], path: str) -> object:
-    match value:
-        case str():
-            return _render_text(value, context, path)
-        case list():
-            return [_render(item, context, f"{path}[{index}]") for index, item in enumerate(value)]
-        case dict():
-            return {
-                key: _render(item, context, f"{path}.{key}" if path else key) for key, item in value.items()
-            }
-    return value
+class _Rendering:
+    """One structure being rendered: its context, and how many characters of JSON it may still become."""
+
+    __slots__ = ("_context", "_left")
+
+    def __init__(self, context: Mapping[str, object]) -> None:
+        self._context = context
+        self._left = MAX_RENDERED
+
+    def render(self, value: object, path: str) -> object:
+        """The value with every text rendered; `path` is where it stands."""
+        match value:
+            case str():
+                return self._render_text(value, path)
+            case list():
+                return [self.render(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            case dict():
+                return {
+                    key: self.render(item, f"{path}.{key}" if path else str(key))
+                    for key, item in value.items()
+                }
+        return value
+
+    def _render_text(self, text: str, path: str) -> object:
+        try:
+            rendered = compile_template(text).render(self._context)
+            self._left -= (
+                len(rendered) if isinstance(rendered, str) else _weigh_rendered(rendered, self._left)
+            )
+            if self._left < 0:
+                raise ExpressionError(_TOO_LARGE)
+        except (ExpressionError, ExpressionInvalid) as error:
+            raise ExpressionError(error.message, path) from error
+        return rendered
 
 
-def _render_text(text: str, context: Mapping[str, object], path: str) -> object:
+def _weigh_rendered(value: object, limit: int) -> int:
+    """About the length of a value as JSON; ExpressionError when it is over the limit."""
     try:
-        return compile_template(text).render(context)
-    except (ExpressionError, ExpressionInvalid) as error:
-        raise ExpressionError(error.message, path) from error
-
-
-def _refuse_giant(value: object) -> None:
-    try:
-        weigh(value, MAX_RENDERED, _JSON_CHARACTERS_PER_VALUE)
+        return weigh(value, limit, _JSON_CHARACTERS_PER_VALUE)
     except ExpressionError as error:
-        raise ExpressionError(
-            f"the rendered value is larger than {MAX_RENDERED} characters of JSON"
-        ) from error
+        raise ExpressionError(_TOO_LARGE) from error
