@@ -9,7 +9,7 @@ from typing import IO, Any, TypeVar, cast
 import click
 import grpc
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from broker.cli.output import one_line

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from google.rpc.code_pb2 import (
+from google.rpc.code_pb2 import (  # type: ignore[import-untyped]
     ALREADY_EXISTS,
     INTERNAL,
     INVALID_ARGUMENT,
@@ -12,8 +12,8 @@ from google.rpc.code_pb2 import (
     UNAVAILABLE,
     UNIMPLEMENTED,
 )
-from google.rpc.error_details_pb2 import BadRequest
-from google.rpc.status_pb2 import Status
+from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from reprise.v1.broker_service_pb2 import EnqueuedJob, EnqueueResponse
 from reprise.v1.queue_service_pb2 import ListQueuesResponse, Queue
 

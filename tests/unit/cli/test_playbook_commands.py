@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
-from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
 from reprise.v1.job_pb2 import JOB_STATUS_DEAD, Event, Failure
 from reprise.v1.playbook_service_pb2 import (
     EXECUTION_STATUS_CANCELLED,

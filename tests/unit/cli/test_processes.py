@@ -4,7 +4,7 @@ import os
 import sys
 
 import pytest
-from google.rpc.code_pb2 import NOT_FOUND
+from google.rpc.code_pb2 import NOT_FOUND  # type: ignore[import-untyped]
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.unit.cli.peer import Peer, Reprise, refusal
