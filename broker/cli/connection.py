@@ -6,6 +6,7 @@ Owns every call of the command line. Must not print anything but a call's failur
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, update_wrapper
+from itertools import count
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +23,16 @@ _LONGEST_PAUSE_SECONDS = 5.0
 # The largest page that ListJobs and ListEvents give.
 _PAGE = 1000
 
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    # A watch notices a connection that died silently.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A broker that restarts is found at once: by default gRPC would wait longer each time, up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Item = TypeVar("Item")
@@ -36,7 +47,7 @@ class Broker:
     @cached_property
     def channel(self) -> grpc.Channel:
         """The one channel of this process. It goes straight to the broker, past any proxy."""
-        return grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)])
+        return grpc.insecure_channel(self.address, options=_OPTIONS)
 
     @cached_property
     def jobs(self) -> BrokerServiceStub:
@@ -59,18 +70,15 @@ class Broker:
         A refusal that carries RetryInfo is repeated up to four times after the time it names; so only
         calls that may arrive twice belong here. Raises CallFailed with what to tell the user.
         """
-        for _ in range(_REPEATS):
+        for repeat in count():
             try:
                 return method(request, timeout=_DEADLINE_SECONDS)
             except grpc.RpcError as error:
                 pause = retry_delay(error)
-                if pause is None:
+                if pause is None or repeat == _REPEATS:
                     raise failure_of(error, self.address) from error
                 time.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
-        try:
-            return method(request, timeout=_DEADLINE_SECONDS)
-        except grpc.RpcError as error:
-            raise failure_of(error, self.address) from error
+        raise AssertionError("counting never ends")
 
 
 def take(limit: int, fetch: Callable[[int, str], tuple[Sequence[Item], str]]) -> tuple[list[Item], bool]:

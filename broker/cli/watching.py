@@ -5,6 +5,7 @@ Owns the stream and its repairs: a broker that restarts is waited for. Must not 
 
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import grpc
 from reprise.v1.playbook_service_pb2 import Execution, WatchExecutionRequest, WatchExecutionResponse
@@ -16,37 +17,38 @@ from broker.cli.refusal import failure_of, retry_delay
 from broker.cli.wording import outcome_of
 
 _PAUSE_SECONDS = 0.5
-# 30 s without a broker is more than a restart.
+# 30 s in all are more than a few restarts.
 _PAUSES = 60
+_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 def updates(broker: Broker, execution_id: int) -> Iterator[WatchExecutionResponse]:
     """Each event of the execution once, then the execution when it has ended.
 
-    A stream that breaks is opened again, for up to 30 s. Raises CallFailed where the broker refuses or stays
-    away.
+    A stream that breaks is opened again, with 30 s of pauses in all. Raises CallFailed where the broker refuses
+    or stays away.
     """
     seen: set[int] = set()
-    pauses = 0
-    while True:
+    for pauses in count():
         try:
             for update in broker.playbooks.WatchExecution(WatchExecutionRequest(execution_id=execution_id)):
-                pauses = 0
-                if update.HasField("event"):
-                    if update.event.event_id in seen:
-                        continue
-                    seen.add(update.event.event_id)
-                yield update
                 if update.HasField("execution"):
+                    yield update
                     return
+                if update.event.event_id not in seen:
+                    seen.add(update.event.event_id)
+                    yield update
         except grpc.RpcError as error:
-            passing = error.code() == grpc.StatusCode.UNAVAILABLE and (seen or retry_delay(error) is not None)
-            if not passing or pauses == _PAUSES:
+            if not _may_pass(error, begun=bool(seen)) or pauses == _PAUSES:
                 raise failure_of(error, broker.address) from error
             if pauses == 0:
-                note(f"no broker answers at {broker.address}, waiting for it")
-        pauses += 1
+                note(f"the watch of execution {execution_id} broke off, trying again")
         time.sleep(_PAUSE_SECONDS)
+
+
+def _may_pass(error: grpc.RpcError, *, begun: bool) -> bool:
+    """Whether another watch may succeed: the broker says so, or it was there and is gone."""
+    return retry_delay(error) is not None or (begun and error.code() in _GONE)
 
 
 def show_live(broker: Broker, execution_id: int) -> Execution:
