@@ -13,7 +13,7 @@ from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Decision
 from broker.store.events import EventKind
-from broker.store.finish import Ended, SpentLease, facts, fail
+from broker.store.finish import Ended, Facts, SpentLease, facts, fail
 from broker.store.session import Session
 
 _ITEMS_PER_STATEMENT = 500
@@ -87,7 +87,7 @@ class Expire:
         self._judge = judge
         self._signals = signals
 
-    async def __call__(self, lease_ids: Sequence[int]) -> list[int]:
+    async def __call__(self, lease_ids: Sequence[int]) -> list[Facts]:
         """Ends those of `lease_ids` that belong to jobs of their own and are still expired; returns those of executions.
 
         Raises Unavailable.
@@ -103,7 +103,7 @@ class Expire:
             )
             self._signals.lost(ended)
             announce(self._signals, judged, ended)
-        return [fact.lease_id for fact in known.values() if fact.execution_id is not None]
+        return [fact for fact in known.values() if fact.execution_id is not None]
 
 
 def answers_of(judged: Mapping[int, Judged], ended: Mapping[int, Ended]) -> dict[int, FailAnswer]:
