@@ -14,6 +14,7 @@ import grpc
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc as stubs
 
+from worker.background import background_loop
 from worker.batching import MOST_ITEMS, SharedCall
 from worker.config import default_broker
 from worker.failure import Failure
@@ -188,7 +189,7 @@ def enqueue(kind: str, input: Mapping[str, Any], *, broker: str | None = None, *
         async with Client(broker) as client:
             return await client.enqueue(kind, input, **options)
 
-    return asyncio.run(enqueue_once())
+    return asyncio.run_coroutine_threadsafe(enqueue_once(), background_loop()).result()
 
 
 def _failed_of(result: pb.Failed) -> Reported:

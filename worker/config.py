@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from worker.credentials import Credentials
+from worker.credentials import Credentials, variable_form
 
 DEFAULT_BROKER = "127.0.0.1:50051"
 OWN_PREFIX = "REPRISE_"
 CREDENTIAL_PREFIX = "REPRISE_CREDENTIAL_"
 
 
-class CredentialsInvalid(ValueError):  # noqa: N818 - it is named for what the text is
+class CredentialsInvalid(ValueError):
     """The credentials file or variable is not what it should be; the text names it, never its content."""
 
 
@@ -41,7 +41,7 @@ def load_credentials(path: Path | None) -> Credentials:
     A variable holds a JSON or YAML mapping, or a bare text: a postgresql:// address or a bearer token.
     Raises CredentialsInvalid, OSError.
     """
-    by_name = _from_file(path) if path else {}
+    by_name = {variable_form(name): fields for name, fields in _from_file(path).items()} if path else {}
     for variable, text in os.environ.items():
         if variable.startswith(CREDENTIAL_PREFIX):
             by_name[variable.removeprefix(CREDENTIAL_PREFIX)] = _from_text(variable, text)
@@ -55,19 +55,25 @@ def _from_file(path: Path) -> dict[str, Mapping[str, Any]]:
     for name, fields in content.items():
         if not isinstance(name, str) or not isinstance(fields, dict):
             raise CredentialsInvalid(f"{path}: credential {name!r} is not a mapping")
+    if len({variable_form(name) for name in content}) < len(content):
+        raise CredentialsInvalid(f"{path}: two names differ only in case or punctuation")
     return content
 
 
 def _from_text(variable: str, text: str) -> Mapping[str, Any]:
     if text.startswith(("postgres://", "postgresql://")):
         return {"type": "postgres", "dsn": text}
-    content = _parsed(variable, text) if text.lstrip().startswith("{") or ":" in text else text
+    content = _parsed(variable, text) if text.lstrip().startswith("{") or ": " in text else text
     return content if isinstance(content, dict) else {"type": "bearer", "token": text}
 
 
 def _parsed(place: str, text: str) -> Any:
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
         # Not chained: a parser's message quotes the text, and the text holds secrets.
         raise CredentialsInvalid(f"{place}: neither YAML nor JSON") from None

@@ -65,12 +65,13 @@ class Credential:
 
 
 class Credentials:
-    """All credentials of this worker."""
+    """All credentials of this worker, by names that are compared as `variable_form` has them."""
 
     def __init__(self, by_name: Mapping[str, Mapping[str, Any]]) -> None:
-        self._by_name = {name: Credential(name, fields) for name, fields in by_name.items()}
-        self._by_variable = {_variable_form(name): credential for name, credential in self._by_name.items()}
-        found = {text for credential in self._by_name.values() for text in credential.secrets()}
+        self._by_variable = {
+            variable_form(name): Credential(name, fields) for name, fields in by_name.items()
+        }
+        found = {text for credential in self._by_variable.values() for text in credential.secrets()}
         # Longest first: a secret that contains another one must not leave its rest behind.
         self._secrets = sorted(
             (text for text in found if len(text) >= SHORTEST_REDACTED), key=len, reverse=True
@@ -99,7 +100,7 @@ class Credentials:
         return text
 
     def _named(self, name: str) -> Credential:
-        found = self._by_name.get(name) or self._by_variable.get(_variable_form(name))
+        found = self._by_variable.get(variable_form(name))
         if found is None:
             raise JobFailed(f"this worker has no credential {name!r}", type=CREDENTIAL_NOT_FOUND)
         return found
@@ -111,5 +112,8 @@ def basic_token(credential: Credential) -> str:
     return base64.b64encode(f"{user}:{credential.fields.get('password', '')}".encode()).decode()
 
 
-def _variable_form(name: str) -> str:
+def variable_form(name: str) -> str:
+    """The name as an environment variable has it: "my-api" is MY_API; names that agree in this form are one
+    name.
+    """
     return re.sub(r"[^A-Za-z0-9]", "_", name).upper()

@@ -38,7 +38,7 @@ class Failure:
     stack_trace: str = ""
 
 
-class JobFailed(Exception):  # noqa: N818 - it is named for what happened
+class JobFailed(Exception):
     """Raise it in a handler to fail the attempt with facts of your choice.
 
     `type` is the stable class of error that conditions match on; `status_code` an HTTP or other numeric

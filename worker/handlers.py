@@ -7,9 +7,11 @@ The worker's own loop runs in another thread, so that a handler which blocks nev
 import asyncio
 import contextlib
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from worker.failure import JobFailed
 from worker.job import Job
 
 Handler = Callable[[Job], Any]
@@ -91,9 +93,13 @@ class _ForeignCall:
             on_cancel()
             await asyncio.shield(self._ended)
             raise
-        if error:
+        if error is None:
+            return value
+        if isinstance(error, Exception):
             raise error
-        return value
+        # SystemExit would end this loop, CancelledError would look like a stop of ours.
+        trace = "".join(traceback.format_exception(error))
+        raise JobFailed(str(error), type=type(error).__name__, stack_trace=trace)
 
     def _set(self, ended: tuple[Any, BaseException | None]) -> None:
         if not self._ended.done():

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 
-class ResultNotJson(ValueError):  # noqa: N818 - it is named for what the result is
+class ResultNotJson(ValueError):
     """The value has no faithful JSON form: NaN, a NUL character, a set, an object of an unknown class, a
     cycle.
     """

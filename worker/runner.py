@@ -31,7 +31,7 @@ _REFUSALS = frozenset(
 )
 
 
-class WorkerRefused(Exception):  # noqa: N818 - it is named for what happened
+class WorkerRefused(Exception):
     """The broker does not take this worker as it is configured; the text says why."""
 
 

@@ -7,11 +7,11 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from worker.attempt import Executor
+from worker.background import background_loop
 from worker.client import Client
 from worker.credentials import Credentials
 from worker.handlers import AsyncHandler, Handler, SyncHandler
@@ -96,32 +96,19 @@ class Worker:
 
         Cancelled, it drains first. Raises WorkerRefused.
         """
-        home = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = home.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if error:
-                ended.set_exception(error)
-            else:
-                ended.set_result(None)
-
-        def work() -> None:
-            error: BaseException | None = None
+        # In another thread the heartbeat goes on while a handler blocks this loop.
+        work = asyncio.run_coroutine_threadsafe(self._work(asyncio.get_running_loop()), background_loop())
+        ended = asyncio.wrap_future(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not ended.done():
             try:
-                asyncio.run(self._work(home))
-            except BaseException as raised:  # whatever it is, `serve` must learn of it
-                error = raised
-            home.call_soon_threadsafe(settle, error)
-
-        # A thread of its own keeps the heartbeat alive while a handler blocks this loop.
-        threading.Thread(target=work, name="reprise-worker", daemon=True).start()
-        while True:
-            try:
-                return await asyncio.shield(ended)
-            except asyncio.CancelledError:
+                await asyncio.wait({ended})
+            except asyncio.CancelledError as error:
+                cancelled = error
                 self.stop()
-                if ended.done():
-                    raise
+        ended.result()
+        if cancelled:
+            raise cancelled
 
     def stop(self) -> None:
         """Stops taking jobs, from any thread or a signal handler; a second call gives the running ones back

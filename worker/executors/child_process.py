@@ -124,16 +124,13 @@ def _result_of(text: bytes, status: int, output: str) -> Any:
 
 
 def _ended_without_answer(status: int, output: str) -> JobFailed:
-    last_line = output.strip().rpartition("\n")[2]
-    said = f": {last_line}" if last_line else ""
     if status < 0:
-        name = signal.Signals(-status).name
-        return JobFailed(f"step was killed by {name}{said}", type="process_killed", stack_trace=output)
-    return JobFailed(
-        f"step exited with status {status} before it returned{said}",
-        type="process_exited",
-        stack_trace=output,
-    )
+        text, failure_type = f"step was killed by {signal.Signals(-status).name}", "process_killed"
+    else:
+        text, failure_type = f"step exited with status {status} before it returned", "process_exited"
+        if last_line := output.strip().rpartition("\n")[2]:
+            text = f"{text}: {last_line}"
+    return JobFailed(text, type=failure_type, stack_trace=output)
 
 
 class _Tail(asyncio.Protocol):

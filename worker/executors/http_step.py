@@ -133,11 +133,9 @@ def _transport_failure(request: Request, error: Exception) -> JobFailed:
     failure_type = next(
         (name for kind, name in _TRANSPORT_ERRORS if isinstance(error, kind)), "http.transport"
     )
-    if failure_type == "http.timeout":
-        text = f"no answer within {request.timeout_seconds:g} s"
-    else:
-        text = str(error) or type(error).__name__
-    return JobFailed(f"{request.method}: {text}", type=failure_type, stack_trace="")
+    is_timeout = failure_type == "http.timeout"
+    text = f"no answer within {request.timeout_seconds:g} s" if is_timeout else str(error)
+    return JobFailed(f"{request.method}: {text or type(error).__name__}", type=failure_type, stack_trace="")
 
 
 @cache

@@ -6,7 +6,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from worker.credentials import Credential, Credentials
-from worker.executors.sql_input import commands_of, statements_of
+from worker.executors.sql_input import commands_of, only_reads, statements_of
 from worker.failure import CREDENTIAL_NOT_FOUND, JobFailed
 from worker.job import Job
 from worker.sql_rows import MOST_ROWS, json_row
@@ -70,21 +70,34 @@ async def _connected(credential: Credential) -> psycopg.AsyncConnection[Any]:
 async def _result_of(
     connection: psycopg.AsyncConnection[Any], statement: str, parameters: dict[str, Any]
 ) -> dict[str, Any]:
-    """Reads every row, so that the statement runs to its end, and keeps the first; never holds all."""
-    rows: list[dict[str, Any]] = []
-    count = 0
+    # Without parameters a % is a %.
+    bound = parameters if "%(" in statement else None
     async with connection.cursor() as cursor:
-        # Without parameters a % is a %.
-        bound = parameters if "%(" in statement else None
-        columns: list[str] = []
-        async for row in cursor.stream(statement, bound, size=MOST_ROWS):
-            columns = columns or [column.name for column in cursor.description or ()]
-            if count < MOST_ROWS:
-                rows.append(json_row(columns, row))
-            count += 1
+        if only_reads(statement):
+            return await _first_rows(cursor, statement, bound)
+        await cursor.execute(statement, bound)
         if cursor.description is None:
             return _outcome_of(cursor.statusmessage or "")
-        columns = columns or [column.name for column in cursor.description]
+        columns = [column.name for column in cursor.description]
+        rows = [json_row(columns, row) for row in await cursor.fetchmany(MOST_ROWS)]
+        return {"status": "success", "rows": rows, "row_count": cursor.rowcount, "columns": columns}
+
+
+async def _first_rows(
+    cursor: psycopg.AsyncCursor[Any], query: str, bound: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Reads every row, so that the query runs to its end, and keeps the first; never holds all.
+
+    Where no row comes, no column's name does.
+    """
+    columns: list[str] = []
+    rows: list[dict[str, Any]] = []
+    count = 0
+    async for row in cursor.stream(query, bound, size=MOST_ROWS):
+        columns = columns or [column.name for column in cursor.description or ()]
+        if count < MOST_ROWS:
+            rows.append(json_row(columns, row))
+        count += 1
     return {"status": "success", "rows": rows, "row_count": count, "columns": columns}
 
 

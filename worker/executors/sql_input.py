@@ -22,6 +22,10 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_WORD = re.compile(r"[A-Za-z_]+")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_READING = frozenset({"select", "values", "table", "with"})
+_CHANGING = frozenset({"insert", "update", "delete", "merge", "into"})
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
@@ -75,6 +79,14 @@ def statements_of(text: str) -> list[str]:
     if says_something:
         statements.append(text[start:].strip())
     return statements
+
+
+def only_reads(statement: str) -> bool:
+    """Whether a statement surely is a query and nothing else; one that names a change anywhere does not
+    count.
+    """
+    words = [word.lower() for word in _WORD.findall(_COMMENT.sub(" ", statement))]
+    return bool(words) and words[0] in _READING and _CHANGING.isdisjoint(words)
 
 
 def _end_of_comment(text: str, place: int) -> int:
