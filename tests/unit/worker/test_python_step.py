@@ -1,0 +1,204 @@
+"""The python step: its call convention, its failures, and that nothing it does reaches the worker."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from worker.executors.python_step import PythonStep
+from worker.failure import JobFailed
+from worker.job import Job
+
+
+async def run(code: str, data: Any = None, environment: dict[str, str] | None = None) -> Any:
+    job = Job(1, "default", "python", attempt=2, max_attempts=3, input={"code": code, "data": data})
+    return await PythonStep(environment or {}).execute(job)
+
+
+async def failure_of(code: str, data: Any = None) -> JobFailed:
+    with pytest.raises(JobFailed) as caught:
+        await run(code, data)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "data", "result"),
+    [
+        ("", "1", {"x": 2}, 1),
+        ("input_data", "sorted(input_data)", {"x": 2}, ["context", "with", "x"]),
+        ("input_data", "input_data['with']", {"x": 2}, {"x": 2}),
+        ("input_data", "input_data['with']", [1, 2], [1, 2]),
+        ("**kwargs", "[sorted(kwargs), kwargs['context']['attempt']]", {"x": 2}, [["context", "x"], 2]),
+        ("x, **kwargs", "[x, sorted(kwargs)]", {"x": 2, "y": 3}, [2, ["context", "y"]]),
+        ("y, x=7", "[y, x]", {"y": 3, "z": 4}, [3, 7]),
+        ("context, *, x", "[context['attempt'], x]", {"x": 2}, [2, 2]),
+        ("x, input_data", "[x, input_data['x']]", {"x": 2}, [2, 2]),
+    ],
+)
+async def test_main_gets_what_its_parameters_ask_for(
+    signature: str, body: str, data: Any, result: Any
+) -> None:
+    assert await run(f"def main({signature}):\n    return {body}", data) == result
+
+
+async def test_coroutine_and_decorated_mains_are_called_alike() -> None:
+    code = """
+import functools
+def logged(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+    return wrapper
+
+@logged
+async def main(x):
+    return x
+"""
+    assert await run(code, {"x": 5, "y": 6}) == 5
+
+
+async def test_imports_of_the_module_are_visible_inside_main() -> None:
+    assert await run("import math\nROOT = math.sqrt(4)\ndef main():\n    return math.sqrt(ROOT * 8)") == 4
+
+
+async def test_usual_modules_are_there_without_import() -> None:
+    code = "def main():\n    return [json.dumps(1), str(uuid.UUID(int=0))[:4], datetime.date.min, os.sep]"
+    assert await run(code) == ["1", "0000", "0001-01-01", "/"]
+
+
+async def test_prints_do_not_disturb_the_result() -> None:
+    assert (
+        await run("import sys\ndef main():\n    print('{}' * 9999)\n    sys.stdin.read()\n    return 1") == 1
+    )
+
+
+async def test_exception_becomes_type_message_and_the_authors_own_lines() -> None:
+    failure = await failure_of("def main():\n    print('step 1')\n    raise LookupError('no such order')")
+    assert (failure.type, str(failure)) == ("LookupError", "no such order")
+    assert failure.stack_trace is not None
+    assert "raise LookupError('no such order')" in failure.stack_trace
+    assert "python_code.py" not in failure.stack_trace
+    assert failure.stack_trace.endswith("--- last output ---\nstep 1\n")
+
+
+async def test_facts_on_the_exception_reach_the_failure() -> None:
+    failure = await failure_of(
+        "class Busy(Exception):\n    status_code = 429\n    retry_after = 7\ndef main():\n    raise Busy('wait')"
+    )
+    assert (failure.type, failure.status_code, failure.retry_after) == ("Busy", 429, 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "failure_type", "message"),
+    [
+        ("x = 1", "main_missing", "no function main"),
+        ("def main(:", "SyntaxError", "invalid syntax"),
+        ("def main(x):\n    pass", "TypeError", "missing 1 required positional argument: 'x'"),
+        ("def main():\n    return {1, 2}", "result_not_json", "type set"),
+        ("def main():\n    return float('nan')", "result_not_json", "not JSON compliant"),
+        ("import sys\ndef main():\n    sys.exit(3)", "SystemExit", "3"),
+        (
+            "import os\ndef main():\n    print('bye')\n    os._exit(3)",
+            "process_exited",
+            "status 3 before it returned: bye",
+        ),
+        ("import os\ndef main():\n    os.kill(os.getpid(), 11)", "process_killed", "killed by SIGSEGV"),
+        ("def main():\n    return 'x' * 5_000_000", "result_too_large", "bytes or more"),
+    ],
+)
+async def test_whatever_ends_the_step_is_a_failure_of_its_own_type(
+    code: str, failure_type: str, message: str
+) -> None:
+    failure = await failure_of(code)
+    assert failure.type == failure_type
+    assert message in str(failure)
+
+
+@pytest.mark.parametrize("code", [None, "", 3])
+async def test_step_without_code_is_refused(code: Any) -> None:
+    with pytest.raises(JobFailed) as caught:
+        await PythonStep({}).execute(Job(1, "default", "python", 1, 1, {"code": code}))
+    assert caught.value.type == "input_invalid"
+
+
+async def test_only_the_end_of_the_output_is_kept() -> None:
+    failure = await failure_of(
+        "def main():\n    print('first')\n    print('x' * 100_000)\n    print('last')\n    1 / 0"
+    )
+    assert failure.stack_trace is not None
+    assert "first" not in failure.stack_trace
+    assert failure.stack_trace.endswith("last\n")
+
+
+async def test_folder_is_the_attempts_own_and_goes_with_it() -> None:
+    code = "import tempfile\ndef main():\n    open('left', 'w').close()\n    return [os.getcwd(), tempfile.mkdtemp()]"
+    folder, temporary = await run(code)
+    assert temporary.startswith(folder)
+    assert not await asyncio.to_thread(os.path.exists, folder)
+
+
+async def test_child_sees_no_environment_but_what_it_is_given() -> None:
+    seen = await run("def main():\n    return dict(os.environ)", environment={"COLOUR": "blue"})
+    assert seen.pop("TMPDIR")
+    assert {name for name in seen if not name.startswith("LC_")} == {"COLOUR"}
+
+
+async def test_cancelling_kills_the_whole_process_group(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    code = f"""
+import os, subprocess
+def main():
+    child = subprocess.Popen(["sleep", "1000"])
+    with open({str(ready)!r}, "w") as out:
+        out.write(f"{{os.getpid()}} {{child.pid}}")
+    while True: pass
+"""
+    step = asyncio.create_task(run(code))
+    step_process, grandchild = map(int, (await asyncio.to_thread(ready.read_text)).split())
+    step.cancel()
+    await asyncio.wait({step})
+    assert isinstance(step.exception(), JobFailed)
+    assert not _is_alive(step_process)
+    assert not _is_alive(grandchild)
+
+
+async def test_background_process_does_not_outlive_the_step() -> None:
+    code = "import subprocess\ndef main():\n    return subprocess.Popen(['sleep', '1000']).pid"
+    assert not _is_alive(await run(code))
+
+
+def test_step_dies_with_its_worker_even_while_it_holds_the_interpreter(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    code = f"""
+import os, re
+def main():
+    with open({str(ready)!r}, "w") as out:
+        out.write(str(os.getpid()))
+    re.match("(a+)+$", "a" * 60 + "b")
+"""
+    program = """
+import asyncio, sys
+from worker.executors.python_step import PythonStep
+from worker.job import Job
+asyncio.run(PythonStep({}).execute(Job(1, "default", "python", 1, 1, {"code": sys.argv[1]})))
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program, code])
+    step = psutil.Process(int(ready.read_text()))
+    worker.kill()
+    worker.wait()
+    _, alive = psutil.wait_procs([step], timeout=5)
+    assert not alive or step.status() == psutil.STATUS_ZOMBIE
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,307 @@
+"""The worker's side of the protocol, as transcripts with a peer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from reprise.v1 import broker_service_pb2 as pb
+
+from tests.unit.worker.peer import Peer, Refusal, lease, seconds
+from worker.attempt import Executor
+from worker.client import Client
+from worker.executors.python_step import PythonStep
+from worker.failure import JobFailed
+from worker.job import Job
+from worker.runner import Runner, RunnerOptions, WorkerRefused
+
+OPTIONS = RunnerOptions("w1", ["default", "slow"], concurrency=3, lease_seconds=30, drain_seconds=30)
+
+
+class Scripted:
+    """An executor whose steps a test starts and ends."""
+
+    def __init__(self) -> None:
+        self.started: asyncio.Queue[Job] = asyncio.Queue()
+        self.stopped: asyncio.Queue[Job] = asyncio.Queue()
+        self.may_end = asyncio.Event()
+
+    async def execute(self, job: Job) -> Any:
+        self.started.put_nowait(job)
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.stopped.put_nowait(job)
+            raise
+        if error := job.input.get("error"):
+            raise JobFailed(error, type="scripted")
+        return {"attempt": job.attempt}
+
+
+class Running:
+    """A runner at work, with its script."""
+
+    def __init__(self, client: Client, options: RunnerOptions) -> None:
+        self.script = Scripted()
+        executors: dict[str, Executor] = {"test": self.script, "python": PythonStep({})}
+        self.runner = Runner(
+            client, executors, options, scrub=lambda text: text.replace("s3cret", "[redacted]")
+        )
+        self.task = asyncio.create_task(self.runner.run())
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(10):
+            await asyncio.shield(self.task)
+
+
+@pytest.fixture
+async def start(client: Client) -> AsyncIterator[Any]:
+    started: list[Running] = []
+
+    def begin(**changes: Any) -> Running:
+        running = Running(client, replace(OPTIONS, **changes))
+        started.append(running)
+        return running
+
+    yield begin
+    for running in started:
+        running.runner.stop()
+        running.runner.stop()
+        await asyncio.gather(running.task, return_exceptions=True)
+
+
+async def test_subscription_names_worker_queues_lease_and_free_slots(start: Any, peer: Peer) -> None:
+    start()
+    stream = await peer.next(peer.streams)
+    await stream.until(lambda: stream.credits == 3)
+    assert stream.subscription.worker_id == "w1"
+    assert list(stream.subscription.queues) == ["default", "slow"]
+    assert stream.subscription.lease_duration == seconds(30)
+
+
+async def test_delivered_lease_is_acknowledged_run_and_completed(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a", input_json='{"x": 1}', step="load", execution_id=5))
+    job = await peer.next(running.script.started)
+    await stream.until(lambda: stream.received == ["a"])
+    running.script.may_end.set()
+    completion = await peer.next(peer.completed)
+    assert (job.input, job.step, job.execution_id) == ({"x": 1}, "load", 5)
+    assert (completion.lease_token, completion.result_json) == ("a", '{"attempt":1}')
+
+
+async def test_credits_are_the_free_slots(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    await stream.until(lambda: stream.credits == 3)
+    stream.deliver(lease("a"), lease("b"), lease("c"))
+    for _ in range(3):
+        await peer.next(running.script.started)
+    assert stream.credits == 0
+    running.script.may_end.set()
+    await stream.until(lambda: stream.credits == 3)
+    stream.deliver(lease("d"))
+    await stream.until(lambda: stream.received == ["a", "b", "c", "d"] and stream.credits == 3)
+
+
+async def test_failure_is_reported_and_its_decision_logged(
+    start: Any, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="worker")
+    running = start()
+    stream = await peer.next(peer.streams)
+    running.script.may_end.set()
+    stream.deliver(lease("a", input_json='{"error": "no s3cret here"}'))
+    failed = await peer.next(peer.failed)
+    await stream.until(lambda: stream.credits == 3)
+    assert (failed.lease_token, failed.failure.type) == ("a", "scripted")
+    assert failed.failure.message == "no [redacted] here"
+    assert "retry policy evaluation job_id=7 attempt=1 max_attempts=3 verdict=retry" in caplog.text
+    assert "emitted action_retry job_id=7 attempt=1 max_attempts=3 delay_seconds=1.5" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_kind_without_executor_fails_by_name(start: Any, peer: Peer) -> None:
+    start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a", kind="fax"))
+    failed = await peer.next(peer.failed)
+    assert failed.failure.type == "unknown_kind"
+    assert "fax" in failed.failure.message
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[1]", "[" * 100_000])
+async def test_input_that_is_no_object_fails_one_attempt_not_the_worker(
+    start: Any, peer: Peer, text: str
+) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a", input_json=text), lease("b"))
+    assert (await peer.next(peer.failed)).failure.type == "input_invalid"
+    await peer.next(running.script.started)
+
+
+async def test_result_without_an_asserted_key_fails_with_the_result(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    running.script.may_end.set()
+    stream.deliver(lease("a", input_json='{"assert": {"returns": ["attempt", "total"]}}'))
+    failure = (await peer.next(peer.failed)).failure
+    assert (failure.type, failure.result_json) == ("assertion_failed", '{"attempt":1}')
+    assert "total" in failure.message
+
+
+async def test_result_that_the_broker_refuses_fails_the_attempt(start: Any, peer: Peer) -> None:
+    running = start()
+    peer.on_complete = pb.LEASE_OUTCOME_INVALID
+    stream = await peer.next(peer.streams)
+    running.script.may_end.set()
+    stream.deliver(lease("a"))
+    assert (await peer.next(peer.failed)).failure.type == "result_not_json"
+
+
+async def test_running_attempt_outlives_its_stream(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    stream.break_off()
+    again = await peer.next(peer.streams)
+    assert again.subscription.credits == 2
+    assert await peer.next(peer.extended) == ["a"]  # asked at once whether it is still held
+    running.script.may_end.set()
+    assert (await peer.next(peer.completed)).lease_token == "a"
+    await again.until(lambda: again.credits == 3)
+
+
+async def test_worker_waits_for_a_broker_that_is_not_there_yet(start: Any, peer: Peer) -> None:
+    start()
+    for _ in range(2):
+        (await peer.next(peer.streams)).break_off(Refusal(grpc.StatusCode.UNAVAILABLE, asks_again=True))
+    stream = await peer.next(peer.streams)
+    await stream.until(lambda: stream.credits == 3)
+
+
+async def test_worker_that_the_broker_refuses_ends_with_the_reason(start: Any, peer: Peer) -> None:
+    running = start()
+    (await peer.next(peer.streams)).break_off(
+        Refusal(grpc.StatusCode.INVALID_ARGUMENT, "queues[0]: bad name")
+    )
+    with pytest.raises(WorkerRefused, match="bad name"):
+        await running.ended()
+
+
+async def test_cancelled_attempt_is_stopped_and_failed(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    stream.notify("a", pb.LeaseNotice.KIND_CANCELLED)
+    assert (await peer.next(peer.failed)).failure.type == "cancelled"
+    assert running.script.stopped.qsize() == 1
+
+
+async def test_lost_attempt_is_stopped_and_nothing_reported(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    stream.notify("a", pb.LeaseNotice.KIND_LOST)
+    await peer.next(running.script.stopped)
+    await stream.until(lambda: stream.credits == 3)
+    assert peer.calls == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_failed"), [(pb.LEASE_OUTCOME_CANCELLED, True), (pb.LEASE_OUTCOME_LOST, False)]
+)
+async def test_heartbeat_brings_the_news_where_no_notice_came(
+    start: Any, peer: Peer, outcome: pb.LeaseOutcome.ValueType, is_failed: bool
+) -> None:
+    running = start(lease_seconds=1)
+    peer.on_extend["a"] = outcome
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.stopped)
+    await stream.until(lambda: stream.credits == 3)
+    assert [attempt.failure.type for call in peer.calls for attempt in call.attempts] == [
+        "cancelled"
+    ] * is_failed
+
+
+async def test_one_heartbeat_extends_all_leases(start: Any, peer: Peer) -> None:
+    running = start(lease_seconds=1)
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"), lease("b"))
+    for _ in range(2):
+        await peer.next(running.script.started)
+    for _ in range(3):  # a whole lease duration
+        assert sorted(await peer.next(peer.extended)) == ["a", "b"]
+
+
+async def test_step_that_burns_the_cpu_never_looks_dead(start: Any, peer: Peer) -> None:
+    start(lease_seconds=1)
+    stream = await peer.next(peer.streams)
+    spin = '{"code": "def main():\\n    while True: pass"}'
+    stream.deliver(lease("a", kind="python", input_json=spin))
+    for _ in range(3):
+        assert await peer.next(peer.extended) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["test", "python"])
+async def test_attempt_ends_at_its_timeout(start: Any, peer: Peer, kind: str) -> None:
+    start()
+    stream = await peer.next(peer.streams)
+    code = "{\"code\": \"import re\\ndef main():\\n    print('on it')\\n    re.match('(a+)+$', 'a' * 60 + 'b')\"}"
+    stream.deliver(lease("a", kind=kind, input_json=code, attempt_timeout=seconds(1)))
+    failure = (await peer.next(peer.failed)).failure
+    assert (failure.type, failure.message) == ("timeout", "attempt took longer than 1 s")
+    assert ("on it" in failure.stack_trace) == (kind == "python")
+    await stream.until(lambda: stream.credits == 3)
+
+
+async def test_draining_worker_takes_no_more_and_finishes_what_runs(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    running.runner.stop()
+    await stream.until(lambda: stream.is_over)
+    assert not running.task.done()
+    running.script.may_end.set()
+    await running.ended()
+    assert (await peer.next(peer.completed)).lease_token == "a"
+
+
+async def test_what_does_not_finish_in_time_is_killed_and_released(start: Any, peer: Peer) -> None:
+    running = start(drain_seconds=0)
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"), lease("b"))
+    for _ in range(2):
+        await peer.next(running.script.started)
+    running.runner.stop()
+    await running.ended()
+    assert sorted([await peer.next(peer.released), await peer.next(peer.released)]) == ["a", "b"]
+    assert running.script.stopped.qsize() == 2
+
+
+async def test_second_stop_releases_at_once(start: Any, peer: Peer) -> None:
+    running = start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    running.runner.stop()
+    await stream.until(lambda: stream.is_over)
+    running.runner.stop()
+    await running.ended()
+    assert await peer.next(peer.released) == "a"
+
+
+async def test_idle_worker_stops_at_once(start: Any, peer: Peer) -> None:
+    running = start()
+    await peer.next(peer.streams)
+    running.runner.stop()
+    await running.ended()
