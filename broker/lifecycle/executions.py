@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from broker.batching import Shared
@@ -21,6 +22,7 @@ from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of, undeliver
 from broker.lifecycle.release import BY_BREAK, BY_WORKER, RETURNS_UNTIL_DECIDED, unreceived
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
+from broker.playbook.parse import parse_playbook
 from broker.policy.decision import Failure, Verdict
 from broker.store import executions as store
 from broker.store.cancel import cancel_leased, cancel_waiting
@@ -41,6 +43,16 @@ class Started(NamedTuple):
     """An execution, and whether this call started it."""
 
     execution_id: int
+    created: bool
+
+
+class Registered(NamedTuple):
+    """A playbook's version, and whether this call made it."""
+
+    path: str
+    version: int
+    name: str
+    created_at: datetime
     created: bool
 
 
@@ -80,6 +92,16 @@ class Executions:
         self._fail: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
             _one_bad_alone(self._fail_all), len, _ITEMS_PER_TRANSACTION
         )
+
+    async def register(self, body: str) -> Registered:
+        """The version of the playbook with this text (YAML): a new one, unless the newest is the same.
+
+        Raises PlaybookInvalid with every fault, Unavailable.
+        """
+        playbook = await asyncio.to_thread(parse_playbook, body)
+        async with self._busy:
+            stored = await store.register(self._session, playbook.path, playbook.name, body)
+        return Registered(playbook.path, stored.version, playbook.name, stored.created_at, stored.created)
 
     async def start(self, path: str, version: int, given: str, key: str | None) -> Started:
         """Starts the playbook; `given` (a JSON object) overlays its workload key by key; version 0 is the newest.

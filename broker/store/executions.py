@@ -5,11 +5,12 @@ Must not decide what follows: `broker.playbook` does.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from broker.job import NewJob
 from broker.store.events import EventKind
-from broker.store.session import Row, Session
+from broker.store.session import Session
 
 _PLAYBOOK = """
 SELECT version, name, body FROM playbook WHERE path = %b::text AND (%b::int4 = 0 OR version = %b::int4)
@@ -92,6 +93,14 @@ class StoredPlaybook(NamedTuple):
     body: str
 
 
+class RegisteredVersion(NamedTuple):
+    """A version of a playbook, and whether it was made just now."""
+
+    version: int
+    created_at: datetime
+    created: bool
+
+
 class StartedBefore(NamedTuple):
     """An execution that an idempotency key stands for."""
 
@@ -137,17 +146,17 @@ async def playbook(session: Session, path: str, version: int) -> StoredPlaybook 
     return None if row is None else StoredPlaybook._make(row)
 
 
-async def register(session: Session, path: str, name: str, body: str) -> tuple[int, Row, bool]:
-    """The version of this text, its created_at in a row, and whether it is new. Raises Unavailable."""
+async def register(session: Session, path: str, name: str, body: str) -> RegisteredVersion:
+    """The version of this text; a new one unless the newest has it already. Raises Unavailable."""
     async with session.transaction():
         await session.rows(_LOCK_PATH, (path,))
         newest = await session.row(_NEWEST, (path,))
         if newest is not None and newest[1] == body:
-            return newest[0], (newest[2],), False
+            return RegisteredVersion(newest[0], newest[2], created=False)
         version = 1 if newest is None else newest[0] + 1
         row = await session.row(_ADD_PLAYBOOK, (path, version, name, body))
         assert row is not None
-        return version, row, True
+        return RegisteredVersion(version, row[0], created=True)
 
 
 async def start(
