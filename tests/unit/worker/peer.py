@@ -116,7 +116,7 @@ class Peer(stubs.BrokerServiceServicer):
         self.gate.set()
 
     async def next(self, queue: "asyncio.Queue[Any]") -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(5):
             return await queue.get()
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: Any) -> pb.EnqueueResponse:  # noqa: N802

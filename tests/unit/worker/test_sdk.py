@@ -124,24 +124,26 @@ async def test_coroutine_that_blocks_its_loop_never_looks_dead(listening: Listen
 async def test_thread_that_cannot_be_killed_is_told_and_keeps_its_slot(
     listening: Listening, serve: Serve
 ) -> None:
-    worker = Worker(listening.address, concurrency=1)
-    may_end = threading.Event()
-    was_told: list[bool] = []
+    worker = Worker(listening.address, concurrency=1, lease_seconds=1)
+    told, may_end = threading.Event(), threading.Event()
 
     @worker.handler("x")
     def stubborn(job: Job) -> None:
-        may_end.wait(30)
-        was_told.append(job.should_stop)
+        job.stopped.wait(5)
+        if job.should_stop:
+            told.set()
+        may_end.wait(5)
 
     stream = await serve(worker)
     stream.deliver(lease("a", "x"))
     await stream.until(lambda: stream.received == ["a"])
     stream.notify("a", pb.LeaseNotice.KIND_LOST)
-    stream.notify("a", pb.LeaseNotice.KIND_LOST)
+    assert await asyncio.to_thread(told.wait, 5)
+    for _ in range(2):  # beats of an attempt that has not ended
+        await listening.peer.next(listening.peer.extended)
     assert stream.credits == 0
     may_end.set()
     await stream.until(lambda: stream.credits == 1)
-    assert len(was_told) == 1
 
 
 async def test_cancelled_coroutine_can_clean_up(listening: Listening, serve: Serve) -> None:
