@@ -24,7 +24,7 @@ def delay_before_retry(policy: RetryPolicy, attempt: int, jitter: float) -> time
         case Jitter.FULL:
             return delay * jitter
         case Jitter.EQUAL:
-            return delay / 2 + delay / 2 * jitter
+            return delay * ((1 + jitter) / 2)
     assert_never(policy.jitter)
 
 

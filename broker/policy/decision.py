@@ -146,10 +146,10 @@ def _judge(policy: RetryPolicy | None, failed: FailedAttempt, trace: list[TraceS
         trace.append(TraceStep("policy", "", "none: one attempt is all"))
         return True, Reason.NO_POLICY
     context = ConditionContext(failed)
-    stopped, stop_raised = _ask("stop_when", policy.stop_when, context, trace, otherwise=False)
+    stopped = policy.stop_when is not None and _ask("stop_when", policy.stop_when, context, trace)
     if stopped:
         return True, Reason.STOP_WHEN
-    wanted, reason = _ask_retry_when(policy, failed, context, stop_raised, trace)
+    wanted, reason = _ask_retry_when(policy, failed, context, stopped is None, trace)
     if not wanted:
         return True, reason
     trace.append(TraceStep("attempts", "attempt < max_attempts", f"{failed.attempt} < {failed.max_attempts}"))
@@ -174,31 +174,22 @@ def _ask_retry_when(
         return True, Reason.WORKER_LOST
     if policy.retry_when is None:
         return True, Reason.CONDITION_ERROR if stop_raised else Reason.ANY_FAILURE
-    wanted, raised = _ask("retry_when", policy.retry_when, context, trace, otherwise=True)
-    if raised:
+    wanted = _ask("retry_when", policy.retry_when, context, trace)
+    if wanted is None:
         return True, Reason.CONDITION_ERROR
     return wanted, Reason.RETRY_WHEN if wanted else Reason.RETRY_WHEN_FALSE
 
 
-def _ask(
-    check: str,
-    text: str | bool | None,
-    context: ConditionContext,
-    trace: list[TraceStep],
-    *,
-    otherwise: bool,
-) -> tuple[bool, bool]:
-    """What a condition says, and whether it raised, which counts as `otherwise`; an absent one says no."""
-    if text is None:
-        return False, False
+def _ask(check: str, text: str | bool, context: ConditionContext, trace: list[TraceStep]) -> bool | None:
+    """What a condition says; None when it raised, which is recorded."""
     condition = compile_condition(text, CONDITION_NAMES)
     try:
         value = condition.value(context.values_for(condition.names))
     except ExpressionError as error:
         trace.append(TraceStep(check, condition.text, f"error: {error}"[:_MAX_TRACED]))
-        return otherwise, True
+        return None
     trace.append(TraceStep(check, condition.text, _show(value)))
-    return is_true(value), False
+    return is_true(value)
 
 
 def _delay(

@@ -50,7 +50,7 @@ RESULTS = {
     "objects": _repeated("{}"),
     "records": _repeated('{"a":1}'),
     "keys": "{" + ",".join(f'"k{number}":0' for number in range(90_000)) + "}",
-    "deep": "[" * 900 + "]" * 900,
+    "deep": "[" * 500 + "]" * 500,
     "some": _repeated('{"id":7,"name":"someone"}')[:200_000].rsplit(",{", 1)[0] + "]",
     "piece": '"' + "ab" * 100_000 + '"',
 }

@@ -62,6 +62,7 @@ def test_jitter_spreads_the_capped_delay(jitter: Jitter, die: float, seconds: fl
 @given(delays, multipliers, delays, st.sampled_from(Jitter), attempts, dice)
 @example(A_MONTH, 100.0, A_MONTH, Jitter.FULL, 10_000, 0.9999999999999999)
 @example(timedelta(0), 100.0, A_MONTH, Jitter.EQUAL, 10_000, 0.5)
+@example(timedelta(microseconds=3), 1.0, timedelta(microseconds=3), Jitter.EQUAL, 1, 0.75)
 @example(timedelta(microseconds=1), 100.0, timedelta(0), Jitter.NONE, 1, 0.0)
 def test_a_delay_is_never_below_0_and_never_above_max_delay(
     initial: timedelta, multiplier: float, limit: timedelta, jitter: Jitter, attempt: int, die: float

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from broker.policy.bounds import MAX_TEXT
 from broker.policy.expression import (
     CONDITION_NAMES,
     ExpressionError,
@@ -309,6 +310,14 @@ def test_deeply_nested_values_raise_an_expression_error() -> None:
 
     with pytest.raises(ExpressionError):
         compile_condition("{{ deep | tojson | length > 3 }}", None).evaluate({"deep": deep})
+
+
+@pytest.mark.parametrize("expression", ["half ~ half ~ 'x'", "half + half + 'x'", "(half + half)[:] + 'x'"])
+def test_a_text_that_is_made_has_a_largest_length(expression: str) -> None:
+    context = {"half": "x" * (MAX_TEXT // 2)}
+
+    with pytest.raises(ExpressionError, match=f"at most {MAX_TEXT} can be made"):
+        compile_condition(f"{{{{ {expression} }}}}", None).evaluate(context)
 
 
 def test_a_value_that_is_only_passed_through_may_be_large() -> None:
