@@ -61,8 +61,7 @@ def tell(event: Event) -> Span:
         case "action_completed":
             return Span("attempt completed" + _after(": ", _result_of(event)), "green")
         case "action_error":
-            error = error_in_words(_text(facts, "error"), _text(facts, "error_type"))
-            return Span("attempt failed" + _after(": ", error), "red")
+            return Span("attempt failed" + _after(": ", _error_in(facts)), "red")
         case "action_retry":
             return Span(f"retry{_delay_in(facts)}{_because(facts)}", "bold yellow")
         case "job_dead":
@@ -70,7 +69,7 @@ def tell(event: Event) -> Span:
         case "lease_released":
             return Span(f"lease given back, attempt not counted{_because(facts)}", "dim")
         case "step_failed":
-            return Span("step failed" + _after(": ", _text(facts, "error")), "red")
+            return Span("step failed" + _after(": ", _error_in(facts)), "red")
         case "execution_failed":
             return Span("execution failed" + _after(" at step ", _text(facts, "failed_step")), "bold red")
         case kind:
@@ -91,6 +90,10 @@ def _facts(event: Event) -> Mapping[str, object]:
 def _text(facts: Mapping[str, object], name: str) -> str:
     value = facts.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _error_in(facts: Mapping[str, object]) -> str:
+    return error_in_words(_text(facts, "error"), _text(facts, "error_type"))
 
 
 def _after(opening: str, text: str) -> str:

@@ -43,6 +43,7 @@ def event(event_type: str, **facts: object) -> Event:
         ),
         (Event(event_type="action_completed", result_json='{"n": 1}'), 'attempt completed: {"n": 1}'),
         (Event(event_type="action_completed", result_json="null"), "attempt completed"),
+        (event("step_failed", error="no", error_type="ValueError"), "step failed: ValueError: no"),
         (event("execution_failed", failed_step="fail_task"), "execution failed at step fail_task"),
         (Event(event_type="step_started"), "step started"),
         (Event(event_type="breaker_opened"), "breaker opened"),
