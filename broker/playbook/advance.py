@@ -207,6 +207,7 @@ class _Advance:
         try:
             if step.result is not None and not step.is_router:
                 result = Renderer(self._names_after(number)).render(step.result)
+                refuse_giant(step.result, result)
         except NotRendered as error:
             self._failed.append(_Failed(record.ended_order, step.name, error.failure))
         else:

@@ -22,14 +22,14 @@ class Graph:
 
 def make_graph(initial: int, targets: Sequence[Sequence[int]]) -> Graph:
     """The graph of the steps' targets, which must have no cycle."""
-    below = [0] * len(targets)
-    for step in _from_last_to_first(targets):
+    below, above = [0] * len(targets), [0] * len(targets)
+    order = _from_last_to_first(targets)
+    for step in order:
         for target in targets[step]:
             below[step] |= 1 << target | below[target]
-    above = [0] * len(targets)
-    for step, mask in enumerate(below):
-        for reached in members(mask):
-            above[reached] |= 1 << step
+    for step in reversed(order):
+        for target in targets[step]:
+            above[target] |= 1 << step | above[step]
     return Graph(initial, tuple(below), tuple(above))
 
 
@@ -37,21 +37,23 @@ def find_cycles(targets: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """One cycle for every transition that leads back, from the step it leads to until the step it leaves."""
     cycles: list[tuple[int, ...]] = []
     path: list[int] = []
-    finished = [False] * len(targets)
+    is_on_path = [False] * len(targets)
+    is_finished = [False] * len(targets)
     pending: list[Iterator[int]] = []
     for root in range(len(targets)):
-        following = iter((root,))
-        pending.append(following)
+        pending.append(iter((root,)))
         while pending:
             step = next(pending[-1], None)
             if step is None:
                 pending.pop()
                 if path:
-                    finished[path.pop()] = True
-            elif step in path:
+                    left = path.pop()
+                    is_on_path[left], is_finished[left] = False, True
+            elif is_on_path[step]:
                 cycles.append(tuple(path[path.index(step) :]))
-            elif not finished[step]:
+            elif not is_finished[step]:
                 path.append(step)
+                is_on_path[step] = True
                 pending.append(iter(dict.fromkeys(targets[step])))
     return cycles
 

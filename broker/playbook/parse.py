@@ -132,7 +132,7 @@ def _check_graph(steps: Sequence[Step], initial: int, targets: list[list[int]], 
         if step.name != "end" or step.task is not None or step.result is not None:
             place = step.at.node.place
             faults.add_at(
-                place, f"workflow.{step.name}", f"nothing leads from '{steps[initial].name}' to this step"
+                place, f"workflow[{number}]", f"nothing leads from '{steps[initial].name}' to this step"
             )
 
 
