@@ -1,6 +1,6 @@
 """A checked syntax tree becomes a tree of closures: one call per node, no generated code, nothing folded.
 
-It gives each node its meaning and leaves the work to `operations`. It relies on `grammar` to let in only
+It gives each node its meaning and leaves the work to `operations` and `filters`. It relies on `grammar` to let in only
 nodes that it knows.
 """
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from jinja2 import nodes
 
-from broker.policy import operations
+from broker.policy import filters, operations
 from broker.policy.bounds import ExpressionError, Scope
 from broker.policy.grammar import FILTERS
 from broker.policy.operations import MISSING
@@ -36,17 +36,17 @@ _COMPARISONS: dict[str, Callable[[Scope, object, object], bool]] = {
     "notin": operations.is_not_in,
 }
 _FILTERS: dict[str, Callable[..., object]] = {
-    "b64encode": operations.encode_base64,
-    "float": operations.make_float,
-    "int": operations.make_int,
-    "join": operations.join,
-    "length": operations.measure,
-    "lower": operations.lower,
-    "round": operations.round_number,
-    "string": operations.write_text,
-    "tojson": operations.write_json,
-    "trim": operations.trim,
-    "upper": operations.upper,
+    "b64encode": filters.encode_base64,
+    "float": filters.make_float,
+    "int": filters.make_int,
+    "join": filters.join,
+    "length": filters.measure,
+    "lower": filters.lower,
+    "round": filters.round_number,
+    "string": filters.write_text,
+    "tojson": filters.write_json,
+    "trim": filters.trim,
+    "upper": filters.upper,
 }
 
 
@@ -212,7 +212,7 @@ def _compile_operand(link: nodes.Operand) -> Run:
 
 def _compile_concatenation(node: nodes.Concat) -> Run:
     values = [compile_expression(value) for value in node.nodes]
-    return lambda scope: operations.concatenate(scope, [value(scope) for value in values])
+    return lambda scope: filters.concatenate(scope, [value(scope) for value in values])
 
 
 def _compile_filter(node: nodes.Filter) -> Run:

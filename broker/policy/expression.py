@@ -1,7 +1,7 @@
 """Conditions: expressions of the bounded language that are asked for true or false.
 
 The language is Jinja2's expressions without calls, loops and powers. `grammar` reads, `compiler` compiles,
-`operations` computes, `bounds` limits; here stand the rule of truth and what a condition may look like.
+`operations` and `filters` compute, `bounds` limits; here stand the rule of truth and what a condition may look like.
 Nothing in it does I/O or reads a clock.
 """
 

@@ -1,18 +1,14 @@
-"""The operators and filters of the language on JSON values, each bounded before it starts.
+"""The operators of the language on JSON values, each bounded before it starts.
 
 Every function here either is cheap whatever it is given or takes its cost from the scope's budget first.
 Members are those of JSON values alone: no Python attribute or method is ever reached.
 """
 
-import base64
-import json
-import math
 import operator
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 from broker.policy.bounds import (
-    MAX_CONVERTED,
     MAX_NUMBER,
     SCAN_SHIFT,
     UNITS_PER_VALUE,
@@ -24,11 +20,6 @@ from broker.policy.bounds import (
 
 MISSING: Final = object()
 """What a member that is not there looks like to `is defined` and `default`; everything else sees None."""
-
-_MAX_PRECISION = 15
-_MAX_DIGITS = 400
-
-_write_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def member(value: object, key: object) -> object:
@@ -93,12 +84,12 @@ def remainder(_: Scope, left: object, right: object) -> object:
 
 def negate(_: Scope, value: object) -> object:
     """The number with the other sign."""
-    return -_number("-", value)
+    return -check_number("-", value)
 
 
 def affirm(_: Scope, value: object) -> object:
     """The number itself."""
-    return +_number("+", value)
+    return +check_number("+", value)
 
 
 def equals(scope: Scope, left: object, right: object) -> bool:
@@ -152,112 +143,18 @@ def is_not_in(scope: Scope, item: object, container: object) -> bool:
     return not is_in(scope, item, container)
 
 
-def write_text(scope: Scope, value: object) -> str:
-    """A value as text, as Jinja2 writes it: a text itself, None as 'None', a list as Python writes it."""
-    if isinstance(value, str):
-        return value
-    _spend_on_conversion(scope, value)
-    text = str(value)
-    scope.spend_on_text(len(text))
-    return text
+def check_number(sign: str, value: object) -> int | float:
+    """The value as a number fit for arithmetic; ExpressionError names `sign`, what it was needed for."""
+    if not isinstance(value, (int, float)):
+        raise ExpressionError(f"{sign!r} does not work on {name_kind(value)}")
+    return check_range(value)
 
 
-def concatenate(scope: Scope, values: list[object], separator: str = "") -> str:
-    """The texts of all values in one, with the separator between them."""
-    _spend_on_conversion(scope, values)
-    texts = [value if isinstance(value, str) else str(value) for value in values]
-    scope.spend_on_text(sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0))
-    return separator.join(texts)
-
-
-def lower(scope: Scope, value: object) -> str:
-    """Filter `lower`: of None it is 'none'."""
-    return _prepare(scope, value).lower()
-
-
-def upper(scope: Scope, value: object) -> str:
-    """Filter `upper`."""
-    return _prepare(scope, value).upper()
-
-
-def trim(scope: Scope, value: object) -> str:
-    """Filter `trim`: without the blanks at both ends."""
-    return _prepare(scope, value).strip()
-
-
-def measure(_: Scope, value: object) -> int:
-    """Filter `length`: of a text, a list or an object."""
-    if isinstance(value, (str, list, dict)):
-        return len(value)
-    raise ExpressionError(f"'length' needs a text, a list or an object, not {name_kind(value)}")
-
-
-def join(scope: Scope, value: object, separator: object = "") -> str:
-    """Filter `join`: the items of a list as one text."""
-    if not isinstance(value, list):
-        raise ExpressionError(f"'join' needs a list, not {name_kind(value)}")
-    return concatenate(scope, value, write_text(scope, separator))
-
-
-def round_number(_: Scope, value: object, precision: object = 0) -> object:
-    """Filter `round`: half to even; a whole number stays whole, any other stays a double."""
-    if not isinstance(precision, int) or not -_MAX_PRECISION <= precision <= _MAX_PRECISION:
-        raise ExpressionError(f"'round' needs a precision from -{_MAX_PRECISION} to {_MAX_PRECISION}")
-    return _checked(round(_number("round", value), precision))
-
-
-def make_int(scope: Scope, value: object, default: object = 0) -> object:
-    """Filter `int`: a number cut towards zero, a text read as a number; the default for what is no number."""
-    if isinstance(value, str):
-        if len(value) > _MAX_DIGITS:
-            raise ExpressionError(f"'int' reads at most {_MAX_DIGITS} characters")
-        try:
-            return _checked(int(value))
-        except ValueError:
-            value = make_float(scope, value, None)
-    return int(_number("int", value)) if isinstance(value, (int, float)) else default
-
-
-def make_float(_: Scope, value: object, default: object = 0.0) -> object:
-    """Filter `float`: a number as a double, a text read as one; the default for what is no finite number."""
-    if isinstance(value, str):
-        if len(value) > _MAX_DIGITS:
-            raise ExpressionError(f"'float' reads at most {_MAX_DIGITS} characters")
-        try:
-            number = float(value)
-        except ValueError:
-            return default
-        return number if math.isfinite(number) else default
-    return float(_number("float", value)) if isinstance(value, (int, float)) else default
-
-
-def write_json(scope: Scope, value: object) -> str:
-    """Filter `tojson`: JSON with every character as it is; nothing is escaped for HTML."""
-    _spend_on_conversion(scope, value)
-    text = _write_json(value)
-    scope.spend_on_text(len(text))
-    return text
-
-
-def encode_base64(scope: Scope, value: object) -> str:
-    """Filter `b64encode`: base64 of the text in UTF-8."""
-    text = _prepare(scope, value)
-    encoded = base64.b64encode(text.encode()).decode("ascii")
-    scope.spend_on_text(len(encoded))
-    return encoded
-
-
-def _prepare(scope: Scope, value: object) -> str:
-    """A value as text, with the cost of making another already taken; beyond ASCII that can be longer."""
-    text = write_text(scope, value)
-    scope.spend_on_text(len(text))
-    if not text.isascii():
-        scope.spend(len(text))
-    return text
-
-
-def _spend_on_conversion(scope: Scope, value: object) -> None:
-    scope.spend(weigh(value, min(scope.left, MAX_CONVERTED)))
+def check_range(number: int | float) -> int | float:
+    """The number itself where a double can hold it; ExpressionError for giants, infinities and NaN."""
+    if not -MAX_NUMBER < number < MAX_NUMBER:
+        raise ExpressionError("the number is too large")
+    return number
 
 
 def _spend_on_comparison(
@@ -287,21 +184,8 @@ def _order(scope: Scope, compare: Callable[[Any, Any], object], left: object, ri
 def _calculate(
     sign: str, calculate: Callable[[int | float, int | float], object], left: object, right: object
 ) -> int | float:
-    first, second = _number(sign, left), _number(sign, right)
+    first, second = check_number(sign, left), check_number(sign, right)
     try:
-        return _checked(cast("int | float", calculate(first, second)))
+        return check_range(cast("int | float", calculate(first, second)))
     except ZeroDivisionError:
         raise ExpressionError("division by zero") from None
-
-
-def _number(sign: str, value: object) -> int | float:
-    if not isinstance(value, (int, float)):
-        raise ExpressionError(f"{sign!r} does not work on {name_kind(value)}")
-    return _checked(value)
-
-
-def _checked(number: int | float) -> int | float:
-    """The number itself where a double can hold it; ExpressionError for giants, infinities and NaN."""
-    if not -MAX_NUMBER < number < MAX_NUMBER:
-        raise ExpressionError("the number is too large")
-    return number

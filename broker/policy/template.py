@@ -13,8 +13,8 @@ from jinja2 import nodes
 from broker.policy.bounds import ExpressionError, Scope, weigh
 from broker.policy.compiler import Run, compile_expression, is_path, names_in
 from broker.policy.expression import evaluate
+from broker.policy.filters import concatenate
 from broker.policy.grammar import ExpressionInvalid, has_expressions, parse_text
-from broker.policy.operations import concatenate
 
 MAX_RENDERED = 1_048_576
 """Weight of the largest value that may be rendered, about its length as JSON: the limit of a job's input."""
