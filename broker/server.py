@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import grpc
-import psycopg
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from reprise.v1 import (
@@ -35,7 +34,7 @@ from broker.store.installation import token_key
 from broker.store.listen import Listener
 from broker.store.migrate import check_version, migrate
 from broker.store.reader import Reader
-from broker.store.session import Session
+from broker.store.session import Session, wait_until_reachable
 from broker.timers import Promoter, Reaper, Timer
 
 _log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ async def serve(config: BrokerConfig, ready: Callable[[str], None] | None = None
 @asynccontextmanager
 async def running(config: BrokerConfig) -> AsyncIterator[str]:
     """A broker that serves inside the block, at the address that is yielded."""
-    await _wait_for_database(config)
+    await wait_until_reachable(config.database_url, config.database_wait_seconds)
     if config.migrate:
         for name in await migrate(config.database_url):
             _log.info("migrated file=%s", name)
@@ -179,20 +178,3 @@ def _report_end(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         _log.critical("an actor of the broker has died: stopping", exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
-
-
-async def _wait_for_database(config: BrokerConfig) -> None:
-    """Returns when the database answers. Raises psycopg.OperationalError when it did not for `database_wait_seconds`."""
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + config.database_wait_seconds
-    while True:
-        try:
-            connection = await psycopg.AsyncConnection.connect(config.database_url, connect_timeout=5)
-        except psycopg.OperationalError as error:
-            if loop.time() >= give_up_at:
-                raise
-            _log.warning("waiting for the database error=%r", str(error).strip())
-            await asyncio.sleep(0.5)
-        else:
-            await connection.close()
-            return

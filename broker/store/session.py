@@ -4,6 +4,8 @@ Owns how the broker connects: planner settings that keep hot statements on their
 of a lost database into `Unavailable`. Must not know any statement. One actor uses one session, one statement at a time.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,9 +30,11 @@ _SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
 }
 STATEMENT_TIMEOUT_SECONDS = 5
+_RECONNECT_SECONDS = 0.5
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
 
 Row = tuple[Any, ...]
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -109,3 +113,20 @@ class Session:
         """Forgets a connection that is broken; one whose statement was merely cancelled is kept."""
         if self._connection is not None and (self._connection.closed or self._connection.broken):
             await self.close()
+
+
+async def wait_until_reachable(database_url: str, wait_seconds: float) -> None:
+    """Returns when the database answers. Raises Unavailable when it did not for so many seconds, saying why."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + wait_seconds
+    while True:
+        try:
+            connection = await psycopg.AsyncConnection.connect(database_url, connect_timeout=5)
+        except _AWAY as error:
+            if loop.time() >= give_up_at:
+                raise Unavailable(f"the database cannot be reached: {str(error).strip()}") from error
+            _log.warning("waiting for the database error=%r", str(error).strip())
+            await asyncio.sleep(_RECONNECT_SECONDS)
+        else:
+            await connection.close()
+            return
