@@ -93,6 +93,13 @@ def test_join_waits_for_every_step_that_can_still_reach_it() -> None:
     assert started(execution.complete("long2")) == ["join"]
 
 
+def test_join_that_stands_before_its_branches_waits_for_them_too() -> None:
+    steps = "- {step: start, next: [join, a]}\n" + python_step("join") + python_step("a", following="[join]")
+    execution = Execution(parse(steps))
+    assert execution.running == {"a"}
+    assert started(execution.complete("a")) == ["join"]
+
+
 def test_join_does_not_wait_for_a_branch_that_was_not_taken() -> None:
     steps = (
         "- step: start\n  next:\n  - left\n  - {step: right, when: '{{ workload.both }}'}\n  - {step: left, when: true}\n"
