@@ -29,3 +29,7 @@ class Maintenance:
         await summarize_events(self._session)
         self._rounds += 1
         return MAINTENANCE_SECONDS
+
+    async def close(self) -> None:
+        """Closes its connection."""
+        await self._session.close()

@@ -27,6 +27,7 @@ from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.tokens import TokenCodec
 from broker.maintenance import MAINTENANCE_SECONDS, Maintenance
 from broker.service.broker_service import BrokerService
+from broker.service.playbook_reads import PlaybookReads
 from broker.service.playbook_service import PlaybookService
 from broker.service.policy_service import PolicyService
 from broker.service.queue_service import QueueService
@@ -104,10 +105,11 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     sweeps = Session(config.database_url), Session(config.database_url)
     due = Timer("due", Promoter(sweeps[0], dispatcher.arrived))
     expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))
-    upkeep = Timer("upkeep", Maintenance(config.database_url), MAINTENANCE_SECONDS)
+    maintenance = Maintenance(config.database_url)
+    upkeep = Timer("upkeep", maintenance, MAINTENANCE_SECONDS)
     listener = Listener(config.database_url, (due.wake, expiry.wake, upkeep.wake))
-    for sweep in sweeps:
-        stack.push_async_callback(sweep.close)
+    for actor in (*sweeps, maintenance):
+        stack.push_async_callback(actor.close)
 
     reader = Reader(config.database_url)
     await reader.open()
@@ -129,7 +131,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
         BrokerService(lifecycle, dispatcher, codec, closing), server
     )
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(reader, dispatcher), server)
-    playbooks = PlaybookService(lifecycle.executions, reader, closing)
+    playbooks = PlaybookService(lifecycle.executions, PlaybookReads(reader), closing)
     signals.execution_changed = playbooks.changed
     playbook_service_pb2_grpc.add_PlaybookServiceServicer_to_server(playbooks, server)
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyService(), server)
