@@ -33,6 +33,7 @@ class LeaseStream:
     def deliver(self, grant: Grant) -> None:
         """Hands a lease to the edge; it uses one credit."""
         self.credits -= 1
+        self.settled = False
         self.outbox.append(grant)
         if not self.polls:
             self.unreceived[grant.lease_id] = grant
