@@ -1,0 +1,81 @@
+"""Reads how full queues are. Lanes of more than about a hundred thousand rows are sampled, so their counts are estimates."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from broker.store.reader import Reader
+
+MAX_QUEUES = 10_000
+# Pages of a lane that are read in full; of a larger lane as many, spread over it.
+_PAGES = 1000
+_TROUBLES = 10_000
+
+_SIZES = """
+SELECT pg_relation_size('noetl.ready') / 8192, pg_relation_size('noetl.delayed') / 8192, pg_relation_size('noetl.lease') / 8192
+"""
+
+_NAMES = "SELECT name FROM queue_name ORDER BY name LIMIT %(limit)s"
+
+# Rows per queue and lane. A lane's share is at the head of its queue: the age of the oldest job that could run.
+_LANES = """
+SELECT queue, count(*) FILTER (WHERE attempts = 0) / %(ready)s, count(*) FILTER (WHERE attempts > 0) / %(ready)s, 0, 0,
+  greatest(noetl.clock() - noetl.time_of(min(seq)), interval '0')
+FROM ready TABLESAMPLE SYSTEM (100 * %(ready)s::float8) GROUP BY queue
+UNION ALL
+SELECT queue, 0, count(*) FILTER (WHERE attempts > 0) / %(delayed)s, count(*) FILTER (WHERE attempts = 0) / %(delayed)s, 0, NULL
+FROM delayed TABLESAMPLE SYSTEM (100 * %(delayed)s::float8) GROUP BY queue
+UNION ALL
+SELECT queue, 0, 0, 0, count(*) / %(lease)s, NULL FROM lease TABLESAMPLE SYSTEM (100 * %(lease)s::float8) GROUP BY queue
+"""
+
+# Dead jobs per queue among the newest troubles: those whose latest trouble is their end. Where there are more troubles than are
+# looked at, the statistics of their index say how many.
+_DEAD = """
+WITH scanned AS MATERIALIZED (
+  SELECT job_id, event_id, kind FROM event_log WHERE kind >= 4 AND job_id > 0 ORDER BY job_id DESC, event_id DESC LIMIT %(limit)s
+),
+latest AS MATERIALIZED (SELECT DISTINCT ON (job_id) job_id, kind FROM scanned ORDER BY job_id DESC, event_id DESC),
+share AS (
+  SELECT CASE WHEN count(*) < %(limit)s THEN 1 ELSE least(1, count(*) / greatest((
+    SELECT sum(greatest(c.reltuples, 0)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'noetl.event_log_trouble'::regclass), 1)) END AS seen
+  FROM scanned
+)
+SELECT j.queue, round(count(*) / min(share.seen))::int8
+FROM latest CROSS JOIN share CROSS JOIN LATERAL (SELECT queue FROM job WHERE job.job_id = latest.job_id OFFSET 0) j
+WHERE latest.kind = 6 GROUP BY j.queue
+"""
+
+
+@dataclass(slots=True)
+class QueueRecord:
+    """How many jobs of a queue are where; `oldest_due_age` is None where none waits to be leased."""
+
+    name: str
+    queued: int = 0
+    retry: int = 0
+    scheduled: int = 0
+    leased: int = 0
+    dead: int = 0
+    oldest_due_age: timedelta | None = None
+
+
+async def read_queues(reader: Reader) -> list[QueueRecord]:
+    """Every queue that was ever used, by name, at most `MAX_QUEUES`. Raises Unavailable."""
+    queues = {row[0]: QueueRecord(row[0]) for row in await reader.rows(_NAMES, {"limit": MAX_QUEUES})}
+    sizes = await reader.row(_SIZES)
+    assert sizes is not None
+    ready, delayed, lease = (min(1.0, _PAGES / max(1, pages)) for pages in sizes)
+    shares = {"ready": ready, "delayed": delayed, "lease": lease}
+    for name, queued, retry, scheduled, leased, age in await reader.rows(_LANES, shares):
+        queue = queues.get(name)
+        if queue is not None:
+            queue.queued += round(queued)
+            queue.retry += round(retry)
+            queue.scheduled += round(scheduled)
+            queue.leased += round(leased)
+            queue.oldest_due_age = age if age is not None else queue.oldest_due_age
+    for name, dead in await reader.rows(_DEAD, {"limit": _TROUBLES}):
+        if name in queues:
+            queues[name].dead = dead
+    return list(queues.values())
