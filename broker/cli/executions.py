@@ -184,8 +184,8 @@ def _execution_row(execution: Execution) -> tuple[Span, ...]:
 
 
 def _step_row(step: StepState) -> tuple[Span, ...]:
-    status = short_name(JobStatus.Name(step.status), "JOB_STATUS_")
     ran = step.job_id != 0
+    status = short_name(JobStatus.Name(step.status), "JOB_STATUS_") if ran else "router"
     return (
         Span(step.step, "bold"),
         Span(str(step.job_id) if ran else ""),

@@ -246,7 +246,10 @@ def test_executions_shows_one_with_its_steps(peer: Peer, run: Reprise) -> None:
 
     assert lines[0] == "execution 42 failed at step fetch after 2.5 s: ValueError: no"
     assert ["workload", '{"n":', "1.0}"] in [line.split() for line in lines]
-    assert lines[-1].split() == ["fetch", "7", "dead", "3/3", "-"]
+    assert [line.split() for line in lines[-2:]] == [
+        ["start", "-", "router", "-", "-"],
+        ["fetch", "7", "dead", "3/3", "-"],
+    ]
 
 
 def test_cancel_passes_the_reason_on(peer: Peer, run: Reprise) -> None:
