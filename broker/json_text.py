@@ -6,13 +6,15 @@ NUL, lone surrogates, NaN, numbers out of its range, nesting beyond its stack. M
 
 import json
 import math
+from decimal import Decimal
 
 # PostgreSQL's parser recurses; far above what people write, far below what its stack bears.
 MAX_DEPTH = 200
 # Digits and exponent that `numeric` holds for sure.
 _MAX_NUMBER_LENGTH = 1000
 _MAX_EXPONENT = 1000
-MAX_SAFE_INTEGER = 2**53
+# A double that holds 2^53 may have been written as 2^53 + 1.
+MAX_SAFE_INTEGER = 2**53 - 1
 
 
 class JsonInvalid(ValueError):
@@ -58,6 +60,11 @@ def write_json(value: object, max_bytes: int) -> str:
     if len(text.encode(errors="surrogatepass")) > max_bytes:
         raise JsonInvalid(f"larger than {max_bytes} bytes")
     return text
+
+
+def same_json(first: str, second: str) -> bool:
+    """Whether two texts of checked JSON are one value: whatever the order of keys, 1.0 is 1, and true is not 1."""
+    return _same(_EXACT_DECODER.decode(first), _EXACT_DECODER.decode(second))
 
 
 def from_double(number: float) -> int | float:
@@ -109,6 +116,20 @@ def _float(digits: str) -> float:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
 )
+
+
+_EXACT_DECODER = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal)
+
+
+def _same(first: object, second: object) -> bool:
+    match first, second:
+        case dict(), dict():
+            return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+        case list(), list():
+            return len(first) == len(second) and all(map(_same, first, second))
+        case _:
+            # Numbers are decimals here, so that a boolean is never taken for one.
+            return type(first) is type(second) and first == second
 
 
 def _check_strings_and_depth(value: object) -> None:

@@ -1,12 +1,12 @@
 """Enqueue: all jobs of a call, or none."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from broker.batching import Shared
 from broker.errors import AlreadyExists
 from broker.job import Arrival, Enqueued, NewJob
+from broker.json_text import same_json
 from broker.lifecycle.signals import Signals
 from broker.store.enqueue import Enqueuer, Placed
 from broker.store.session import Session
@@ -130,7 +130,7 @@ def _answer(placed: Sequence[Placed], items: Sequence[tuple[int, bool]]) -> Answ
 
 
 def _same(first: NewJob, second: NewJob) -> bool:
-    return first.kind == second.kind and bool(json.loads(first.input) == json.loads(second.input))
+    return first.kind == second.kind and same_json(first.input, second.input)
 
 
 def _reused(position: int, job: NewJob) -> AlreadyExists:
