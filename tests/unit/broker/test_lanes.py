@@ -1,0 +1,107 @@
+"""Floors: no job is passed over for long, and no lease statement starts at the head of the lane without need."""
+
+from broker.dispatcher.lanes import Floor, QueueLanes
+from broker.job import Arrival
+
+MILLISECOND = 1 << 22
+
+
+def lanes(**floors: int) -> QueueLanes:
+    """A queue whose lanes are known: `p5=100` is priority 5 leased up to seq 100."""
+    return QueueLanes("q", {int(name[1:]): Floor(seq) for name, seq in floors.items()})
+
+
+def test_a_floor_rises_to_what_was_leased_and_never_sinks_by_it() -> None:
+    floor = Floor()
+
+    floor.leased(10)
+    floor.leased(7)
+
+    assert floor.seq == 10
+
+
+def test_a_job_that_arrives_behind_the_floor_lowers_it_to_just_before_that_job() -> None:
+    queue = lanes(p0=100)
+
+    queue.arrive(Arrival("q", 0, 40))
+
+    assert queue.floors[0].seq == 39
+
+
+def test_a_job_that_arrives_ahead_of_the_floor_leaves_it() -> None:
+    queue = lanes(p0=100)
+
+    queue.arrive(Arrival("q", 0, 200))
+
+    assert queue.floors[0].seq == 100
+
+
+def test_a_job_that_arrives_while_a_statement_is_in_flight_is_still_ahead_once_it_lands() -> None:
+    queue = lanes(p0=100)
+    queue.in_flight = True
+    queue.arrive(Arrival("q", 0, 150))
+    queue.arrive(Arrival("q", 0, 120))
+
+    queue.floors[0].leased(200)  # the statement could not see 120 and 150
+    queue.floors[0].landed()
+
+    assert queue.floors[0].seq == 119
+
+
+def test_what_arrived_in_flight_is_forgotten_after_the_landing() -> None:
+    floor = Floor(100)
+    floor.arrive(120, in_flight=True)
+    floor.landed()
+
+    floor.leased(300)
+    floor.landed()
+
+    assert floor.seq == 300
+
+
+def test_an_arrival_in_an_unknown_priority_opens_its_lane_from_the_head() -> None:
+    queue = lanes(p0=100)
+
+    queue.arrive(Arrival("q", 7, 500))
+
+    assert queue.floors[7].seq == 0
+
+
+def test_an_arrival_says_that_there_may_be_jobs() -> None:
+    queue = QueueLanes("q", may_have_jobs=False)
+
+    queue.arrive(Arrival("q", 0, 1))
+
+    assert queue.may_have_jobs
+
+
+def test_a_floor_is_set_back_by_time() -> None:
+    queue = lanes(p0=1000 * MILLISECOND, p1=100 * MILLISECOND)
+
+    queue.set_back(500)
+
+    assert {priority: floor.seq for priority, floor in queue.floors.items()} == {0: 500 * MILLISECOND, 1: 0}
+
+
+def test_a_full_rewind_starts_at_the_head_of_every_lane() -> None:
+    queue = lanes(p0=1000 * MILLISECOND, p1=7)
+    queue.may_have_jobs = False
+
+    queue.set_back(None)
+
+    assert {floor.seq for floor in queue.floors.values()} == {0}
+    assert queue.may_have_jobs
+
+
+def test_all_priorities_are_one_gap_while_no_lane_is_known() -> None:
+    assert QueueLanes("q").gaps() == [("q", -101, 101)]
+
+
+def test_gaps_leave_out_every_known_lane() -> None:
+    assert lanes(p0=0, p1=0, p50=0).gaps() == [("q", -101, 0), ("q", 1, 50), ("q", 50, 101)]
+
+
+def test_the_outermost_priorities_leave_no_gap_beyond_them() -> None:
+    queue = QueueLanes("q", {-100: Floor(), 100: Floor()})
+
+    assert queue.gaps() == [("q", -100, 100)]

@@ -1,0 +1,103 @@
+"""Who may take how many from where: queues strictly in a stream's order, streams at one queue by turns."""
+
+import pytest
+
+from broker.dispatcher.lanes import Floor, QueueLanes
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan
+from broker.dispatcher.stream import LeaseStream
+
+
+def stream(number: int, *queues: str, credit: int = 10) -> LeaseStream:
+    return LeaseStream(number, f"worker-{number}", queues, 30.0, credits=credit)
+
+
+def queue(name: str, *priorities: int, jobs: bool = True) -> QueueLanes:
+    return QueueLanes(name, {priority: Floor(priority + 1000) for priority in priorities}, may_have_jobs=jobs)
+
+
+def plan_for(streams: list[LeaseStream], *queues: QueueLanes) -> Plan | None:
+    return make_plan(streams, {lanes.name: lanes for lanes in queues})
+
+
+def planned(streams: list[LeaseStream], *queues: QueueLanes) -> Plan:
+    plan = plan_for(streams, *queues)
+    assert plan is not None
+    return plan
+
+
+def test_nothing_is_planned_for_nobody() -> None:
+    assert plan_for([], queue("q", 0)) is None
+
+
+def test_nothing_is_planned_while_no_queue_may_have_jobs() -> None:
+    assert plan_for([stream(1, "q")], queue("q", 0, jobs=False)) is None
+
+
+def test_nothing_is_planned_while_no_lane_is_known() -> None:
+    assert plan_for([stream(1, "q")], queue("q")) is None
+
+
+def test_a_stream_waits_at_the_first_of_its_queues_that_may_have_jobs() -> None:
+    plan = planned([stream(1, "a", "b", "c")], queue("a", 0, jobs=False), queue("b", 0), queue("c", 0))
+
+    assert set(plan.quotas) == {"b"}
+
+
+def test_every_known_priority_of_a_queue_is_looked_at_from_behind_its_floor() -> None:
+    plan = planned([stream(1, "q", credit=3)], queue("q", 5, -5))
+
+    assert [(lane.priority, lane.floor, lane.quota, lane.first_slot) for lane in plan.lanes] == [
+        (5, 1005, 3, 0),
+        (-5, 995, 3, 0),
+    ]
+
+
+def test_a_stream_takes_no_more_than_its_credits() -> None:
+    plan = planned([stream(1, "q", credit=4)], queue("q", 0))
+
+    assert plan.slots == [1, 1, 1, 1]
+    assert plan.quotas == {"q": 4}
+
+
+def test_streams_at_one_queue_take_turns_until_their_credits_are_used() -> None:
+    plan = planned(
+        [stream(2, "q", credit=1), stream(1, "q", credit=3), stream(3, "q", credit=2)], queue("q", 0)
+    )
+
+    assert plan.slots == [2, 1, 3, 1, 3, 1]
+
+
+def test_each_queue_has_slots_of_its_own() -> None:
+    plan = planned([stream(1, "a", credit=2), stream(2, "b", credit=3)], queue("a", 0), queue("b", 0))
+
+    assert plan.slots == [1, 1, 2, 2, 2]
+    assert {lane.queue: (lane.first_slot, lane.quota) for lane in plan.lanes} == {"a": (0, 2), "b": (2, 3)}
+
+
+def test_the_takers_are_those_streams_that_have_slots_to_take() -> None:
+    plan = planned([stream(1, "a"), stream(2, "b")], queue("a", 0), queue("b", 0, jobs=False))
+
+    assert [(taker.stream, taker.worker_id, taker.lease_seconds) for taker in plan.takers] == [
+        (1, "worker-1", 30.0)
+    ]
+
+
+@pytest.mark.parametrize("streams", [1, 2, 7, LEASES_PER_STATEMENT, LEASES_PER_STATEMENT + 100])
+def test_a_statement_is_bounded_however_many_want(streams: int) -> None:
+    plan = planned([stream(number, "q", credit=10_000) for number in range(streams)], queue("q", 0))
+
+    assert len(plan.slots) == LEASES_PER_STATEMENT
+
+
+def test_where_there_are_more_streams_than_slots_those_in_front_go_first() -> None:
+    streams = [stream(number, "q") for number in range(LEASES_PER_STATEMENT + 5)]
+
+    assert planned(streams, queue("q", 0)).slots == list(range(LEASES_PER_STATEMENT))
+
+
+def test_a_queue_for_which_no_slot_is_left_waits_for_the_next_statement() -> None:
+    plan = planned(
+        [stream(1, "a", credit=LEASES_PER_STATEMENT), stream(2, "b")], queue("a", 0), queue("b", 0)
+    )
+
+    assert set(plan.quotas) == {"a"}
