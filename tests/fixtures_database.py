@@ -49,6 +49,15 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.rmtree(place)
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory of this test's own whose path is short enough for a socket, and which a server's user may pass through."""
+    place = Path(tempfile.mkdtemp(prefix="reprise-"))
+    place.chmod(0o711)
+    yield place
+    shutil.rmtree(place)
+
+
 @pytest.fixture(scope="session")
 def _template(postgres_server: PostgresServer) -> str:
     """The name of a database with the product's schema and the movable clock, connected to by nobody."""

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping
 
 _PATIENCE_SECONDS = 30.0
+# The longest line that a program may write.
+_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Process:
-    """A running program of the product. `lines` is what it has logged so far; `output` what it printed, once it has ended."""
+    """A running program of the product. `lines` is what it has logged so far, `output` what it has printed."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -18,7 +20,7 @@ class Process:
         self.output = ""
         self._process = process
         self._news = asyncio.Condition()
-        self._ended = False
+        self._open_streams = 2
         self._readers = asyncio.gather(self._read_log(), self._read_output())
 
     @classmethod
@@ -28,7 +30,7 @@ class Process:
         """Starts `python -m module arguments…`; `environment` is added to this process's own."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, *arguments,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )  # fmt: skip
         return cls(module, process)
@@ -47,8 +49,17 @@ class Process:
                     if text in line:
                         return line
                 seen = len(self.lines)
-                assert not self._ended, f"{self.name} ended without {text!r}: {self.lines}"
+                assert self._open_streams, f"{self.name} ended without {text!r}: {self.lines}"
                 await self._news.wait()
+
+    async def output_with(self, text: str) -> str:
+        """What it has printed once that contains `text` and the rest of the line, waited for. Raises AssertionError like `line_with`."""
+        async with asyncio.timeout(_PATIENCE_SECONDS), self._news:
+            await self._news.wait_for(
+                lambda: not self._open_streams or "\n" in self.output.partition(text)[2]
+            )
+        assert text in self.output, f"{self.name} ended without {text!r}: {self.lines}"
+        return self.output
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the process."""
@@ -69,16 +80,20 @@ class Process:
     async def _read_log(self) -> None:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
-            await self._tell(line.decode(errors="replace").rstrip())
-        self._ended = True
-        async with self._news:
-            self._news.notify_all()
+            async with self._news:
+                self.lines.append(line.decode(errors="replace").rstrip())
+                self._news.notify_all()
+        await self._close_stream()
 
     async def _read_output(self) -> None:
         assert self._process.stdout is not None
-        self.output = (await self._process.stdout.read()).decode()
+        async for line in self._process.stdout:
+            async with self._news:
+                self.output += line.decode(errors="replace")
+                self._news.notify_all()
+        await self._close_stream()
 
-    async def _tell(self, line: str) -> None:
+    async def _close_stream(self) -> None:
         async with self._news:
-            self.lines.append(line)
+            self._open_streams -= 1
             self._news.notify_all()

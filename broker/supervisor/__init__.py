@@ -1,0 +1,10 @@
+"""PostgreSQL, a broker and a worker as one: what `reprise dev` and the demo run.
+
+Owns the order in which the parts start and stop, and that none outlives this process. Must not do what the parts do: it knows
+their command lines, their log files and the line that says they are ready.
+"""
+
+from broker.supervisor.child import ChildFailed
+from broker.supervisor.stack import Stack, StackConfig
+
+__all__ = ["ChildFailed", "Stack", "StackConfig"]

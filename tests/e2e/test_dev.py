@@ -1,0 +1,142 @@
+"""`reprise dev`: three parts as one that starts in one line, keeps its data, and leaves nothing behind however it ends."""
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.fixtures_broker import StartProcess
+from tests.processes import Process
+
+StartDev = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+def start_dev(start_process: StartProcess, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartDev:
+    """Starts `reprise dev` on a free port, with data and logs below `short_path`; returns it once it says that it is ready."""
+    monkeypatch.delenv("REPRISE_DATABASE_URL", raising=False)
+
+    async def start(*arguments: str) -> Process:
+        places = ("--data", str(short_path / "data"), "--logs", str(short_path / "logs"))
+        process = await start_process("broker.cli", "dev", "--listen", "127.0.0.1:0", *places, *arguments)
+        await process.output_with("ready ")
+        return process
+
+    return start
+
+
+def _announced(process: Process, name: str) -> str:
+    matched = re.search(rf"\b{name}='?([^ '\n]+)", process.output)
+    assert matched
+    return matched[1]
+
+
+def _parts(process: Process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def _part(process: Process, word: str) -> psutil.Process:
+    (found,) = [part for part in psutil.Process(process.pid).children() if word in part.cmdline()]
+    return found
+
+
+async def test_it_says_in_one_line_where_everything_is(start_dev: StartDev, short_path: Path) -> None:
+    dev = await start_dev()
+    assert dev.output.count("\n") == 1
+    with psycopg.connect(_announced(dev, "database")) as connection:
+        assert connection.execute("SELECT count(*) FROM noetl.queue").fetchone() == (0,)
+    assert _announced(dev, "logs").split(",")[:2] == [
+        str(short_path / "logs" / name) for name in ("broker.log", "worker.log")
+    ]
+
+
+async def test_the_announced_broker_answers(start_dev: StartDev, start_process: StartProcess) -> None:
+    dev = await start_dev()
+    health = await start_process("broker.cli", "--broker", _announced(dev, "broker"), "health")
+    assert await health.exit_code() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+async def test_it_stops_cleanly_and_leaves_no_process(start_dev: StartDev, number: signal.Signals) -> None:
+    dev = await start_dev()
+    parts = _parts(dev)
+    assert len(parts) >= 3
+    assert await dev.stop(number) == 0
+    assert not [part for part in parts if part.is_running()]
+
+
+async def test_data_is_kept_and_a_second_start_takes_less_than_two_seconds(start_dev: StartDev) -> None:
+    first = await start_dev()
+    with psycopg.connect(_announced(first, "database")) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    await first.stop()
+    began = time.monotonic()
+    second = await start_dev()
+    took = time.monotonic() - began
+    with psycopg.connect(_announced(second, "database")) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    assert took < 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+async def test_killing_it_ends_every_part_and_the_next_one_starts(start_dev: StartDev) -> None:
+    dev = await start_dev()
+    parts = _parts(dev)
+    address = _announced(dev, "broker")
+    await dev.stop(signal.SIGKILL)
+    again = await start_dev("--listen", address)
+    assert _announced(again, "broker") == address
+    _, alive = psutil.wait_procs(parts, timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize("part", ["broker", "worker"])
+async def test_a_part_that_falls_over_is_started_again(start_dev: StartDev, part: str) -> None:
+    dev = await start_dev()
+    fallen = _part(dev, part)
+    fallen.kill()
+    await dev.line_with(f"the {part} ended with code -9, starting it again")
+    assert await dev.stop() == 0
+
+
+async def test_an_address_in_use_is_refused_in_words(
+    start_dev: StartDev, start_process: StartProcess, short_path: Path
+) -> None:
+    dev = await start_dev()
+    address = _announced(dev, "broker")
+    second = await start_process(
+        "broker.cli", "dev", "--listen", address, "--data", str(short_path / "other")
+    )
+    assert await second.exit_code() == 1
+    assert any(f"cannot listen on {address}" in line for line in second.lines)
+    assert not any("Traceback" in line for line in second.lines)
+
+
+async def test_data_in_use_is_refused_in_words(
+    start_dev: StartDev, start_process: StartProcess, short_path: Path
+) -> None:
+    await start_dev()
+    second = await start_process(
+        "broker.cli", "dev", "--listen", "127.0.0.1:0", "--data", str(short_path / "data")
+    )
+    assert await second.exit_code() == 1
+    assert any("is in use by another process" in line for line in second.lines)
+
+
+async def test_a_database_of_ones_own_is_used_as_it_is(
+    start_process: StartProcess, empty_database_url: str, short_path: Path
+) -> None:
+    dev = await start_process(
+        "broker.cli", "dev", "--listen", "127.0.0.1:0", "--database-url", empty_database_url,
+        "--data", str(short_path / "data"), "--logs", str(short_path / "logs"),
+    )  # fmt: skip
+    await dev.output_with("ready ")
+    assert _announced(dev, "database") == empty_database_url
+    assert not (short_path / "data").exists()
+    assert await dev.stop() == 0
