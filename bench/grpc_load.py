@@ -1,0 +1,130 @@
+"""Load through gRPC: a process that enqueues batches, holds lease streams and completes what they deliver.
+
+Made to cost little, as it shares the machine with what it measures: requests are built once, as bytes; answers are parsed once or, where
+nobody reads them, not at all. A client like any other in all else.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+from reprise.v1 import broker_service_pb2 as pb
+from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
+
+from bench.metering import Meter
+from bench.workload import (
+    KIND,
+    MAX_ATTEMPTS,
+    PRODUCERS,
+    RESULT,
+    STREAMS,
+    Figure,
+    Load,
+    Measured,
+    Route,
+    Task,
+    tell,
+)
+
+_ENQUEUE = "/reprise.v1.BrokerService/Enqueue"
+
+
+class Consumer:
+    """One lease stream whose jobs are done the moment they arrive."""
+
+    def __init__(self, channel: grpc.aio.Channel, queue: str, load: Load, number: int) -> None:
+        self._stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        self._subscription = pb.LeaseRequest(
+            queues=[queue], credits=load.credits, worker_id=f"bench-{number}"
+        )
+        self._writing = asyncio.Lock()  # writes to one stream must not overlap
+        self.completed = 0
+
+    async def run(self, done: asyncio.Semaphore) -> None:
+        """Completes until it is cancelled; releases `done` once for each message of leases that was completed."""
+        call = self._stub.Lease(None)
+        await call.write(self._subscription)
+        async with asyncio.TaskGroup() as finishing:
+            async for response in call:
+                finishing.create_task(self._finish(call, response.leases, done))
+
+    async def _finish(
+        self,
+        call: grpc.aio.StreamStreamCall[pb.LeaseRequest, pb.LeaseResponse],
+        leases: Sequence[job_pb2.Lease],
+        done: asyncio.Semaphore,
+    ) -> None:
+        if not leases:
+            return
+        request = pb.CompleteRequest(
+            completions=[pb.Completion(lease_token=lease.lease_token, result_json=RESULT) for lease in leases]
+        )
+        answer = await self._stub.Complete(request)
+        assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
+        self.completed += len(leases)
+        done.release()
+        async with self._writing:
+            await call.write(pb.LeaseRequest(credits=len(leases)))
+
+
+async def produce(channel: grpc.aio.Channel, queue: str, load: Load, jobs: int) -> None:
+    """Enqueues `jobs` in batches, one call after the other."""
+    enqueue = channel.unary_unary(_ENQUEUE)  # type: ignore[call-arg] # bytes both ways
+    job = job_pb2.NewJob(
+        queue=queue,
+        kind=KIND,
+        input_json=load.input_json,
+        retry=retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS),
+    )
+    request = pb.EnqueueRequest(jobs=[job] * load.batch).SerializeToString()
+    for _ in range(jobs // load.batch):
+        await enqueue(request)
+
+
+async def fill(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
+    """Enqueues all jobs of the load by its producers side by side."""
+    share = load.jobs // PRODUCERS
+    async with asyncio.TaskGroup() as producing:
+        for _ in range(PRODUCERS):
+            producing.create_task(produce(channel, queue, load, share))
+
+
+async def drain(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
+    """Leases and completes as many jobs as the load has."""
+    done = asyncio.Semaphore(0)
+    consumers = [Consumer(channel, queue, load, number) for number in range(STREAMS)]
+    running = [asyncio.create_task(consumer.run(done)) for consumer in consumers]
+    while sum(consumer.completed for consumer in consumers) < load.jobs:
+        waiting = asyncio.create_task(done.acquire())
+        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
+            if task.done():
+                task.result()
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def measure(task: Task) -> list[Measured]:
+    """The figures asked for, in this order: enqueue and burn-down of the same jobs, or both at once as mixed."""
+    load, queue = task.load, task.queue
+    measured: list[Measured] = []
+
+    async with grpc.aio.insecure_channel(task.site.address) as channel:
+        await channel.channel_ready()
+        if Figure.ENQUEUE in task.figures:
+            meter = Meter.start(task.site)
+            await fill(channel, queue, load)
+            measured.append(meter.stop(Figure.ENQUEUE, Route.GRPC, load))
+            meter = Meter.start(task.site)
+            await drain(channel, queue, load)
+            measured.append(meter.stop(Figure.BURN_DOWN, Route.GRPC, load))
+        if Figure.MIXED in task.figures:
+            meter = Meter.start(task.site)
+            await asyncio.gather(fill(channel, queue, load), drain(channel, queue, load))
+            measured.append(meter.stop(Figure.MIXED, Route.GRPC, load))
+    return measured
+
+
+if __name__ == "__main__":
+    tell(asyncio.run(measure(Task.from_command_line())))
