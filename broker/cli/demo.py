@@ -67,7 +67,7 @@ def demo(playbook: Path, database_url: str | None) -> None:
             broker = Broker(stack.address)
             execution = _run(broker, playbook)
             _show_tables(stack.database_url, execution.execution_id)
-    except (BinariesNotFound, PostgresFailed, ChildFailed) as error:
+    except (BinariesNotFound, PostgresFailed, ChildFailed, OSError) as error:
         raise click.ClickException(str(error)) from error
     _show_how_to_repeat(playbook, execution)
 

@@ -63,7 +63,7 @@ def dev(data: Path, logs: Path, listen: str, database_url: str | None) -> None:
                 stack.keep_running(note)
             finally:
                 _ignore_further_signals()
-    except (BinariesNotFound, PostgresFailed, ChildFailed) as error:
+    except (BinariesNotFound, PostgresFailed, ChildFailed, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -1,9 +1,11 @@
-"""Under which identity PostgreSQL runs: it refuses to run as root, and root is who many containers and build machines are.
+"""Under which identity PostgreSQL runs: it refuses to run as root, or as a user without a name, and in many containers and on many
+build machines there is no other.
 
 Owns the choice and the command line of `launch.py`. Never changes the owner or the mode of a directory that it did not make.
 """
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -20,19 +22,21 @@ class Identity(StrEnum):
     OWN = "own"
     """The user who starts it."""
     NAMESPACE = "namespace"
-    """Root, in a user namespace in which it looks like `nobody`: works with every directory that root can read."""
+    """The user who starts it, in a user namespace in which it looks like `nobody`: works with every directory of that user."""
     NOBODY = "nobody"
-    """The user `nobody`: where user namespaces are not allowed, as in most containers."""
+    """The user `nobody`: for root where user namespaces are not allowed, as in most containers."""
 
     @classmethod
     def choose(cls) -> "Identity":
         """The best identity that this process and this kernel allow."""
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 and _has_a_name(os.geteuid()):
             return cls.OWN
         trial = subprocess.run(  # noqa: S603
             launch_command(cls.NAMESPACE, ["/bin/sh", "-c", ":"]), capture_output=True, check=False
         )
-        return cls.NAMESPACE if trial.returncode == 0 else cls.NOBODY
+        if trial.returncode == 0:
+            return cls.NAMESPACE
+        return cls.NOBODY if os.geteuid() == 0 else cls.OWN
 
 
 def launch_command(
@@ -45,3 +49,11 @@ def launch_command(
     # -I and -S: neither the environment nor site-packages are read, which also makes it start in 15 ms.
     launcher = [sys.executable, "-I", "-S", launch.__file__]
     return [*launcher, identity, str(os.getpid()), str(int(on_parent_death)), *map(str, command)]
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True

@@ -29,14 +29,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _enter_namespace() -> None:
-    """Looks like an ordinary user to the program, while files stay root's: nothing needs another owner or mode."""
-    user = pwd.getpwnam(_UNPRIVILEGED)
+    """Looks like another user to the program, while files stay ours: nothing needs another owner or mode."""
+    user, uid, gid = pwd.getpwnam(_UNPRIVILEGED), os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "user namespaces are not allowed here")
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user.pw_uid} 0 1")
-    Path("/proc/self/gid_map").write_text(f"{user.pw_gid} 0 1")
+    Path("/proc/self/uid_map").write_text(f"{user.pw_uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{user.pw_gid} {gid} 1")
 
 
 def _drop_root() -> None:
