@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from reprise.v1 import (
     broker_service_pb2,
@@ -125,7 +126,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
 
     closing = asyncio.Event()
     server = grpc.aio.server(options=_OPTIONS)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
         BrokerService(lifecycle, dispatcher, codec, closing), server
@@ -135,7 +136,10 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     signals.execution_changed = playbooks.changed
     playbook_service_pb2_grpc.add_PlaybookServiceServicer_to_server(playbooks, server)
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyService(), server)
-    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection(
+        (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+        server,
+    )
     address = _listen(server, config.listen)
 
     for run in (dispatcher.run, due.run, expiry.run, upkeep.run, listener.run):
@@ -160,7 +164,7 @@ def _listen(server: grpc.aio.Server, listen: str) -> str:
 
 async def _stop(
     server: grpc.aio.Server,
-    health_servicer: health.aio.HealthServicer,
+    health_servicer: HealthServicer,
     closing: asyncio.Event,
     grace_seconds: float,
 ) -> None:
