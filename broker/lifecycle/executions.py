@@ -165,7 +165,7 @@ class Executions:
         """OK or LOST for each; in a cancelled execution the job is dead instead of available. Raises Unavailable."""
         async with self._turn(lease.job_id for lease in leases) as turn:
             known = await facts(self._session, [lease.lease_id for lease in leases])
-            taken = await self._take_back(turn, known, BY_WORKER, undelivered=False)
+            taken = await self._take_back(turn, known, BY_WORKER)
             before = await ends_of(self._session, (lease for lease in leases if lease.lease_id not in taken))
         ended = (EventKind.LEASE_RELEASED,)
         taken |= {lease_id for lease_id, events in before.items() if any(e.kind in ended for e in events)}
@@ -257,6 +257,7 @@ class Executions:
         failures: Mapping[int, Reported],
         *,
         only_expired: bool = False,
+        undelivered: bool = False,
     ) -> tuple[dict[int, Judged], dict[int, Ended]]:
         """Decides on failed leases and ends them; where a job is dead, its step has failed."""
         if not known:
@@ -265,7 +266,10 @@ class Executions:
             self._session, list(known.values()), failures, cancelled=turn.cancelled
         )
         ended = await fail(
-            self._session, [verdict.stored for verdict in judged.values()], only_expired=only_expired
+            self._session,
+            [verdict.stored for verdict in judged.values()],
+            only_expired=only_expired,
+            granted_until=[lease.expires_at for lease in known.values()] if undelivered else None,
         )
         dead = [lease_id for lease_id in ended if judged[lease_id].decision.verdict is Verdict.DEAD]
         await store.record(
@@ -281,7 +285,7 @@ class Executions:
         return judged, ended
 
     async def _take_back(
-        self, turn: _Turn, known: Mapping[int, Facts], why: str, *, undelivered: bool
+        self, turn: _Turn, known: Mapping[int, Facts], why: str, *, undelivered: bool = False
     ) -> set[int]:
         """Makes the jobs available again; a failure instead where the execution is cancelled or it was returned too often."""
         cancelled = {id_: lease for id_, lease in known.items() if lease.execution_id in turn.cancelled}
@@ -292,9 +296,12 @@ class Executions:
             if undelivered and id_ not in cancelled and lease.returns + 1 >= RETURNS_UNTIL_DECIDED
         }
         failures |= {id_: undeliverable() for id_ in too_often}
-        _, ended = await self._end_failed(turn, {**cancelled, **too_often}, failures)
-        others = [id_ for id_ in known if id_ not in failures]
-        arrivals = await release(self._session, others, why, undelivered=undelivered) if others else {}
+        _, ended = await self._end_failed(turn, {**cancelled, **too_often}, failures, undelivered=undelivered)
+        others = {id_: lease for id_, lease in known.items() if id_ not in failures}
+        granted_until = [lease.expires_at for lease in others.values()] if undelivered else None
+        arrivals = (
+            await release(self._session, list(others), why, granted_until=granted_until) if others else {}
+        )
         turn.after_commit.append(lambda: self._signals.arrived(arrivals.values()))
         turn.after_commit.append(lambda: self._signals.ended([*arrivals, *ended]))
         return {*arrivals, *ended}

@@ -64,7 +64,7 @@ class Release:
         unique = {lease.lease_id: lease for lease in leases}
         if not unique:
             return set()
-        arrivals = await release(self._session, list(unique), BY_WORKER, undelivered=False)
+        arrivals = await release(self._session, list(unique), BY_WORKER)
         self._signals.ended(arrivals)
         self._signals.arrived(arrivals.values())
         missing = [lease for lease_id, lease in unique.items() if lease_id not in arrivals]
@@ -82,11 +82,26 @@ class Release:
         judged = await self._judge.judge(
             self._session, too_often, {fact.lease_id: undeliverable() for fact in too_often}
         )
-        ended = await fail(self._session, [verdict.stored for verdict in judged.values()]) if judged else {}
+        ended = (
+            await fail(
+                self._session,
+                [verdict.stored for verdict in judged.values()],
+                granted_until=[fact.expires_at for fact in too_often],
+            )
+            if judged
+            else {}
+        )
         announce(self._signals, judged, ended)
-        others = [lease_id for lease_id in known if lease_id not in judged]
+        others = [fact for lease_id, fact in known.items() if lease_id not in judged]
         arrivals: dict[int, Arrival] = (
-            await release(self._session, others, BY_BREAK, undelivered=True) if others else {}
+            await release(
+                self._session,
+                [fact.lease_id for fact in others],
+                BY_BREAK,
+                granted_until=[fact.expires_at for fact in others],
+            )
+            if others
+            else {}
         )
         self._signals.arrived(arrivals.values())
 

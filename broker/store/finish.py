@@ -40,16 +40,18 @@ WHERE l.lease_id = ANY(%b::int8[])
 """
 
 # Failed: the lease goes; the error and the verdict stay as events; a retry waits in `delayed`, or in `ready` when it need not wait.
-# `only_expired` makes it the sweep's: expiry is checked again in the very statement that takes the lease away.
+# The sweep takes only what is still expired, a broken stream only what was not prolonged since: both are checked in the very statement
+# that takes the lease away, and leave no lease_id behind, as its worker ended nothing that it could repeat.
 _FAIL = (
     _NOW
     + """
 gone AS (
   DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) AND (NOT %b::boolean OR expires_at <= noetl.clock())
+    AND (%b::timestamptz[] IS NULL OR expires_at = ANY(%b::timestamptz[]))
   RETURNING lease_id, job_id, attempt, priority, queue
 ),
 o AS MATERIALIZED (
-  SELECT g.*, x.delay_seconds, x.error, x.verdict, x.execution_id, x.step,
+  SELECT g.*, x.delay_seconds, x.error, x.verdict, x.execution_id, x.step, CASE WHEN %b::boolean THEN g.lease_id END AS reported_id,
     t.now + x.delay_seconds * interval '1 second' AS due_at,
     (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS error_id,
     (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS verdict_id,
@@ -68,11 +70,11 @@ available AS (
 ),
 errors AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT error_id, job_id, execution_id, lease_id, 4, attempt, step, error FROM o
+  SELECT error_id, job_id, execution_id, reported_id, 4, attempt, step, error FROM o
 ),
 verdicts AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT verdict_id, job_id, execution_id, lease_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, step,
+  SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, step,
     CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END
   FROM o
 )
@@ -84,18 +86,21 @@ SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priori
 _RELEASE = (
     _NOW
     + """
-gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt, priority, queue, returns),
+gone AS (
+  DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) AND (%b::timestamptz[] IS NULL OR expires_at = ANY(%b::timestamptz[]))
+  RETURNING lease_id, job_id, attempt, priority, queue, returns
+),
 o AS MATERIALIZED (
-  SELECT gone.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
+  SELECT gone.*, CASE WHEN %b::boolean THEN lease_id END AS released_id, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
     (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq FROM gone
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
-  SELECT queue, priority, seq, job_id, attempt - 1, CASE WHEN %b::boolean THEN returns + 1 ELSE 0 END FROM o
+  SELECT queue, priority, seq, job_id, attempt - 1, CASE WHEN released_id IS NULL THEN returns + 1 ELSE 0 END FROM o
 ),
 logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT event_id, o.job_id, j.execution_id, lease_id, 7, attempt, j.step, json_build_object('attempt', attempt, 'why', %b::text)::text
+  SELECT event_id, o.job_id, j.execution_id, released_id, 7, attempt, j.step, json_build_object('attempt', attempt, 'why', %b::text)::text
   FROM o CROSS JOIN LATERAL (SELECT execution_id, step FROM job WHERE job.job_id = o.job_id OFFSET 0) j
 )
 SELECT lease_id, queue, priority, seq FROM o
@@ -218,15 +223,25 @@ async def facts(session: Session, lease_ids: Sequence[int]) -> dict[int, Facts]:
 
 
 async def fail(
-    session: Session, failed: Sequence[FailedLease], *, only_expired: bool = False
+    session: Session,
+    failed: Sequence[FailedLease],
+    *,
+    only_expired: bool = False,
+    granted_until: Sequence[datetime] | None = None,
 ) -> dict[int, Ended]:
-    """The leases that were found (and have expired, where only those are meant), by lease_id. Raises Unavailable."""
+    """The leases that were found, by lease_id. Raises Unavailable.
+
+    With `only_expired` those that have expired; with `granted_until` those that expire then: not prolonged since their grant.
+    """
     ids = [lease.lease_id for lease in failed]
     rows = await session.rows(
         _FAIL,
         (
             ids,
             only_expired,
+            granted_until,
+            granted_until,
+            not only_expired and granted_until is None,
             ids,
             [lease.delay_seconds for lease in failed],
             [lease.error for lease in failed],
@@ -239,10 +254,15 @@ async def fail(
 
 
 async def release(
-    session: Session, lease_ids: Sequence[int], why: str, *, undelivered: bool
+    session: Session, lease_ids: Sequence[int], why: str, *, granted_until: Sequence[datetime] | None = None
 ) -> dict[int, Arrival]:
-    """Where the jobs of the leases that were found wait now, by lease_id; `undelivered` counts towards their returns."""
-    rows = await session.rows(_RELEASE, (list(lease_ids), undelivered, why))
+    """Where the jobs of the leases that were found wait now, by lease_id. Raises Unavailable.
+
+    With `granted_until` they come back undelivered, which counts towards their returns: those that expire then, as granted.
+    """
+    rows = await session.rows(
+        _RELEASE, (list(lease_ids), granted_until, granted_until, granted_until is None, why)
+    )
     return {lease_id: Arrival(queue, priority, seq) for lease_id, queue, priority, seq in rows}
 
 
