@@ -91,7 +91,8 @@ gone AS (
   RETURNING lease_id, job_id, attempt, priority, queue, returns
 ),
 o AS MATERIALIZED (
-  SELECT gone.*, CASE WHEN %b::boolean THEN lease_id END AS released_id, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
+  SELECT gone.*, CASE WHEN %b::boolean THEN lease_id END AS released_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
     (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq FROM gone
 ),
 available AS (
