@@ -30,7 +30,7 @@ async def read_job(reader: Reader, job_id: int, *, full: bool) -> Job | None:
     records = await read_records(reader, [job_id], _ANY, 1, full=full)
     if not records:
         return None
-    (run,) = await read_runs(reader, records, full=full, dense=True)
+    (run,) = await read_runs(reader, records, full=full)
     return Job(records[0], run)
 
 
@@ -56,9 +56,7 @@ async def read_page(
         records += await read_records(reader, ids, criteria, page_size - len(records), full=full)
         looked_at += len(ids)
     shown = [record for record in records if record.fetched]
-    runs = await read_runs(
-        reader, shown, full=full, dense=candidates.dense, execution_id=criteria.execution_id
-    )
+    runs = await read_runs(reader, shown, full=full, execution_id=criteria.execution_id)
     jobs = [Job(record, run) for record, run in zip(shown, runs, strict=False)]
     if len(jobs) == len(records) and len(jobs) < page_size:
         return JobPage(jobs, candidates.reached)

@@ -11,7 +11,9 @@ from broker.store.job_records import Criteria
 from broker.store.reader import Reader, Row
 
 # Rows that one call of a source looks at.
-SCAN = 2000
+_SCAN = 2000
+# Where each row's status must be looked up as well.
+_SCAN_TO_CHECK = 1000
 _MAX_LANES = 1000
 _LEAST_PER_LANE = 20
 
@@ -25,14 +27,10 @@ class IdRange:
 
 
 class Candidates(NamedTuple):
-    """Jobs, newest first. All ids from `reached` up have been looked at; None: all there are.
-
-    `dense`: few other jobs have ids between these.
-    """
+    """Jobs, newest first. All ids from `reached` up have been looked at; None: all there are."""
 
     job_ids: list[int]
     reached: int | None
-    dense: bool = False
 
 
 _NEWEST = """
@@ -131,7 +129,10 @@ async def find_candidates(
 
 
 async def _find_newest(reader: Reader, criteria: Criteria, within: IdRange) -> Candidates:
-    return _candidates(await reader.row(_NEWEST, _arguments(criteria, within)))._replace(dense=True)
+    arguments = _arguments(criteria, within)
+    if criteria.statuses is not None:
+        arguments["scan"] = _SCAN_TO_CHECK
+    return _candidates(await reader.row(_NEWEST, arguments))
 
 
 async def _find_by_status(
@@ -166,7 +167,7 @@ def _arguments(criteria: Criteria, within: IdRange) -> dict[str, object]:
     return {
         "lowest": within.lowest,
         "below": within.below,
-        "scan": SCAN,
+        "scan": _SCAN,
         "queue": criteria.queue,
         "kind": criteria.kind,
         "execution_id": criteria.execution_id,

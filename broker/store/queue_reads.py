@@ -1,4 +1,4 @@
-"""Reads how full queues are. Lanes of more than about a hundred thousand rows are sampled, so their counts are estimates."""
+"""Reads how full queues are. Lanes of more than about fifty thousand rows are sampled, so their counts are estimates."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -7,8 +7,8 @@ from broker.store.reader import Reader
 
 MAX_QUEUES = 10_000
 # Pages of a lane that are read in full; of a larger lane as many, spread over it.
-_PAGES = 1000
-_TROUBLES = 10_000
+_PAGES = 400
+_TROUBLES = 5000
 
 _SIZES = """
 SELECT pg_relation_size('noetl.ready') / 8192, pg_relation_size('noetl.delayed') / 8192, pg_relation_size('noetl.lease') / 8192

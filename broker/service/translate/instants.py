@@ -22,8 +22,8 @@ def is_duration(value: Duration) -> bool:
 
 
 def to_timedelta(value: Duration) -> timedelta:
-    """A valid duration, to the microsecond, rounded half up."""
-    return timedelta(seconds=value.seconds, microseconds=(value.nanos + 500) // 1000)
+    """A valid duration, cut to microseconds."""
+    return timedelta(seconds=value.seconds, microseconds=int(value.nanos / 1000))
 
 
 def read_duration(
