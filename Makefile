@@ -46,7 +46,7 @@ constraints: $(STAMP) ## write constraints.txt anew from .venv, after an upgrade
 	@{ grep '^#' constraints.txt; python -m pip freeze --all --exclude-editable --exclude pip; } > constraints.new
 	@mv constraints.new constraints.txt
 
-containers: ## run the image and the compose file end to end (ENGINE=podman, COMPOSE=podman-compose)
+containers: $(STAMP) ## run the image and the compose file end to end (ENGINE=podman, COMPOSE=podman-compose)
 	@tools/run_containers.sh
 
 clean: ## remove .venv and whatever tools have cached; data and logs stay
