@@ -39,9 +39,10 @@ LEFT JOIN LATERAL (SELECT reason FROM cancellation WHERE cancellation.lease_id =
 WHERE l.lease_id = ANY(%b::int8[])
 """
 
-# Failed: the lease goes; the error and the verdict stay as events; a retry waits in `delayed`, or in `ready` when it need not wait.
-# The sweep takes only what is still expired, a broken stream only what was not prolonged since: both are checked in the very statement
-# that takes the lease away, and leave no lease_id behind, as its worker ended nothing that it could repeat.
+# Failed: the lease goes; the error and then the verdict stay as events, in this order also for who reads them unsorted, as the seed does.
+# A retry waits in `delayed`, or in `ready` when it need not wait. The sweep takes only what is still expired, a broken stream only what
+# was not prolonged since: both are checked in the very statement that takes the lease away, and leave no lease_id behind, as its worker
+# ended nothing that it could repeat.
 _FAIL = (
     _NOW
     + """
@@ -68,15 +69,12 @@ available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
   SELECT queue, priority, seq, job_id, attempt, 0 FROM o WHERE delay_seconds = 0
 ),
-errors AS (
+logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT error_id, job_id, execution_id, reported_id, 4, attempt, step, error FROM o
-),
-verdicts AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, step,
-    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END
-  FROM o
+  SELECT e.event_id, job_id, execution_id, reported_id, e.kind, attempt, step, e.detail
+  FROM o CROSS JOIN LATERAL (VALUES (error_id, 4, error), (verdict_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END,
+    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END)
+  ) e(event_id, kind, detail)
 )
 SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o
 """
