@@ -38,7 +38,6 @@ FROM noetl.event
 WHERE execution_id = <ID>
 AND event_type IN ('action_started', 'action_error', 'action_retry', 'action_completed');""",
 )
-_DATA = Path(".reprise/demo")
 _DEV_ADDRESS = "127.0.0.1:50051"
 
 
@@ -47,20 +46,29 @@ _DEV_ADDRESS = "127.0.0.1:50051"
     "playbook", default="examples/retry.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
+    "--data",
+    envvar="REPRISE_DEMO_DATA",
+    show_envvar=True,
+    default=".reprise/demo",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where its database and its logs are kept from run to run.",
+)
+@click.option(
     "--database-url",
     envvar="REPRISE_DATABASE_URL",
     show_envvar=True,
     metavar="URL",
     help="Use this PostgreSQL instead of starting one.",
 )
-def demo(playbook: Path, database_url: str | None) -> None:
+def demo(playbook: Path, data: Path, database_url: str | None) -> None:
     """Start everything, run PLAYBOOK (examples/retry.yaml), show what happens and where it is kept, stop everything."""
     # Told to end, it stops its parts first, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     _heading("Starting PostgreSQL, a broker and a worker")
     try:
-        with Stack(StackConfig(_DATA, _DATA / "logs", "127.0.0.1:0", database_url)) as stack:
+        with Stack(StackConfig(data, data / "logs", "127.0.0.1:0", database_url)) as stack:
             print_line(
                 Span(f"ready in {words_for(round(time.monotonic() - began, 1))}: broker on {stack.address}")
             )
@@ -69,7 +77,7 @@ def demo(playbook: Path, database_url: str | None) -> None:
             _show_tables(stack.database_url, execution.execution_id)
     except (BinariesNotFound, PostgresFailed, ChildFailed, OSError) as error:
         raise click.ClickException(str(error)) from error
-    _show_how_to_repeat(playbook, execution)
+    _show_how_to_repeat(playbook, data, execution)
 
 
 def _run(broker: Broker, playbook: Path) -> Execution:
@@ -124,14 +132,14 @@ def _span(value: object) -> Span:
             return Span(str(value), STATUS_STYLES.get(str(value), ""))
 
 
-def _show_how_to_repeat(playbook: Path, execution: Execution) -> None:
+def _show_how_to_repeat(playbook: Path, data: Path, execution: Execution) -> None:
     """Lines to copy, for whichever client is at hand: `buf` comes with a development environment, grpcurl is what people have."""
     read = "import json, sys; print(json.dumps({'yaml': sys.stdin.read()}))"
     yaml_as_json = f'{_program("python3")} -c "{read}" < {shlex.quote(str(playbook))}'
     _heading("The same by hand, with any gRPC client")
     _copyable(
         "all parts again, with what you have just seen, in one terminal",
-        f"{_program('reprise')} dev --data {_DATA}",
+        f"{_program('reprise')} dev --data {shlex.quote(str(data))}",
     )
     _copyable("register the playbook, in another", f"{yaml_as_json} | {_call('RegisterPlaybook', '@-')}")
     _copyable(

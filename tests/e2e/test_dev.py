@@ -76,7 +76,7 @@ async def test_data_is_kept_and_a_second_start_takes_less_than_two_seconds(start
     with psycopg.connect(_announced(first, "database")) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     await first.stop()
-    took = []
+    took: list[float] = []
     # One of three, because other work may hold up a machine for a moment.
     while not took or (min(took) >= 2 and len(took) < 3):
         began = time.monotonic()
