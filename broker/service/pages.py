@@ -49,7 +49,7 @@ def int_position_of(request: Any) -> int | None:
 def text_position_of(request: Any) -> str | None:
     """Like `int_position_of`, of a list ordered by names."""
     position = _position_of(request)
-    if position is not None and not isinstance(position, str):
+    if position is not None and (not isinstance(position, str) or "\0" in position):
         raise _invalid()
     return position
 

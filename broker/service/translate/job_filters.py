@@ -17,6 +17,7 @@ _MAX_ID = 2**63 - 1
 # Ids are milliseconds since 2025, shifted left by 22 bits: noetl.id_at in the first migration.
 _ID_EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _ID_SHIFT = 22
+_MILLISECOND = timedelta(milliseconds=1)
 _TEXTS = ("queue", "kind", "dependency", "failure_type")
 
 
@@ -67,7 +68,7 @@ def _lowest_id(message: queue_service_pb2.JobFilter, path: str, violations: list
     if not message.HasField("created_after"):
         return 0
     after = read_timestamp(message.created_after, f"{path}.created_after", violations)
-    return _bounded(_milliseconds(after) + 1 << _ID_SHIFT)
+    return _bounded((after - _ID_EPOCH) // _MILLISECOND + 1 << _ID_SHIFT)
 
 
 def _id_limit(message: queue_service_pb2.JobFilter, path: str, violations: list[Violation]) -> int:
@@ -75,15 +76,7 @@ def _id_limit(message: queue_service_pb2.JobFilter, path: str, violations: list[
     if not message.HasField("created_before"):
         return _MAX_ID
     before = read_timestamp(message.created_before, f"{path}.created_before", violations)
-    rounded_up = before + timedelta(milliseconds=1, microseconds=-1) if before.year < _LAST_YEAR else before
-    return _bounded(_milliseconds(rounded_up) << _ID_SHIFT)
-
-
-_LAST_YEAR = 9999
-
-
-def _milliseconds(instant: datetime) -> int:
-    return (instant - _ID_EPOCH) // timedelta(milliseconds=1)
+    return _bounded(-((_ID_EPOCH - before) // _MILLISECOND) << _ID_SHIFT)
 
 
 def _bounded(job_id: int) -> int:

@@ -1,0 +1,241 @@
+"""What readers see of jobs, events and queues where it takes more than the data plane makes in a test."""
+
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from broker.errors import Unavailable
+from broker.store.event_reads import read_execution_events, read_job_events
+from broker.store.job_pages import read_job, read_page
+from broker.store.job_records import Criteria
+from broker.store.job_sources import IdRange
+from broker.store.queue_reads import read_queues
+from broker.store.reader import Reader
+
+_ALL_IDS = IdRange(0, 2**63 - 1)
+_EXECUTION_ID = 77
+
+# Both queries of the requirement, word for word but for the id.
+_SEED_QUEUE = """SELECT queue_id, status, attempts, max_attempts, available_at
+FROM noetl.queue
+WHERE execution_id = <ID>;"""
+_SEED_EVENT = """SELECT event_type, node_name, result
+FROM noetl.event
+WHERE execution_id = <ID>
+AND event_type IN ('action_started', 'action_error', 'action_retry', 'action_completed');"""
+
+# `count` jobs, a millisecond apart, and an event that each was enqueued; all of one queue, or each of its own.
+_ADD_JOBS = """
+WITH base AS (SELECT noetl.id_at(noetl.clock()) AS id),
+added AS (
+  INSERT INTO noetl.job (job_id, priority, max_attempts, queue, kind, input)
+  SELECT base.id + (n::bigint << 22) | (nextval('noetl.id_seq') & 4194303), 0, 1,
+    CASE WHEN %(spread)s THEN %(queue)s || n ELSE %(queue)s END, 'k', '{}' FROM base, generate_series(1, %(count)s) n
+  RETURNING job_id, queue
+),
+named AS (INSERT INTO noetl.queue_name SELECT DISTINCT queue FROM added ON CONFLICT DO NOTHING),
+logged AS (INSERT INTO noetl.event_log (event_id, job_id, kind, attempt) SELECT job_id, job_id, 1, 0 FROM added)
+SELECT job_id FROM added ORDER BY job_id DESC
+"""
+_MAKE_READY = """
+INSERT INTO noetl.ready (seq, job_id, priority, attempts, returns, queue)
+SELECT job_id, job_id, 0, 0, 0, queue FROM noetl.job WHERE queue LIKE %(queue)s
+"""
+_FINISH = """
+INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, worker_id, detail)
+SELECT job_id + number, job_id, number, 1, CASE number WHEN 2 THEN 'worker-1' END, CASE number WHEN 3 THEN '"ok"' END
+FROM noetl.job, (VALUES (2), (3)) kinds(number) WHERE queue = %(queue)s
+"""
+
+
+@pytest.fixture
+async def reader(database_url: str) -> AsyncIterator[Reader]:
+    opened = Reader(database_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+async def add_jobs(
+    database: psycopg.AsyncConnection, queue: str, count: int, *, spread: bool = False
+) -> list[int]:
+    """Ids of new jobs in no lane, newest first."""
+    rows = await (
+        await database.execute(_ADD_JOBS, {"queue": queue, "count": count, "spread": spread})
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+async def ids_of_all_pages(reader: Reader, criteria: Criteria, page_size: int = 1000) -> list[list[int]]:
+    pages: list[list[int]] = []
+    below: int | None = _ALL_IDS.below
+    while below is not None:
+        page = await read_page(reader, criteria, None, IdRange(0, below), page_size, full=False)
+        pages.append([job.record.job_id for job in page.jobs])
+        below = page.next_below
+    return pages
+
+
+async def test_a_page_looks_at_a_bounded_number_of_jobs_and_the_list_still_ends(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    oldest = await add_jobs(database, "rare", 1)
+    await add_jobs(database, "common", 4500)
+
+    pages = await ids_of_all_pages(reader, Criteria(queue="rare"))
+
+    assert pages == [[], [], oldest]
+
+
+@pytest.mark.parametrize("queues", [3, 1100])
+async def test_waiting_jobs_of_many_queues_are_listed_newest_first(
+    reader: Reader, database: psycopg.AsyncConnection, queues: int
+) -> None:
+    jobs = await add_jobs(database, "q", queues, spread=True)
+    await database.execute(_MAKE_READY, {"queue": "q%"})
+
+    pages = await ids_of_all_pages(reader, Criteria(statuses=("queued",)), page_size=100)
+
+    assert [job_id for page in pages for job_id in page] == jobs
+
+
+async def test_jobs_far_apart_are_all_found_though_pages_are_short(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    jobs = await add_jobs(database, "done", 25_000)
+    await database.execute(_FINISH, {"queue": "done"})
+    wanted, found = jobs[::2500], []
+    below: int | None = _ALL_IDS.below
+
+    while below is not None:
+        page = await read_page(reader, Criteria(), wanted, IdRange(0, below), 100, full=True)
+        found += [(job.record.job_id, job.run.worker_id, job.run.result) for job in page.jobs]
+        below = page.next_below
+
+    assert found == [(job_id, "worker-1", '"ok"') for job_id in wanted]
+
+
+async def test_small_lanes_are_counted_and_large_ones_estimated(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    await add_jobs(database, "small", 2_000)
+    await database.execute(_MAKE_READY, {"queue": "small"})
+    (counted,) = await read_queues(reader)
+    await add_jobs(database, "large", 80_000)
+    await database.execute(_MAKE_READY, {"queue": "large"})
+    estimated = {queue.name: queue.queued for queue in await read_queues(reader)}
+
+    assert counted.queued == 2_000
+    assert 60_000 <= estimated["large"] <= 100_000
+
+
+async def test_both_queries_of_the_requirement_run_as_they_stand(database: psycopg.AsyncConnection) -> None:
+    (job_id,) = await add_jobs(database, "default", 1)
+    await database.execute(
+        "UPDATE noetl.job SET execution_id = %s, step = 'fail_task', max_attempts = 3", (_EXECUTION_ID,)
+    )
+    await database.execute(
+        """INSERT INTO noetl.event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id, detail)
+        VALUES (%(id)s + 1, %(id)s, 77, 2, 1, 3, 'fail_task', 'worker-1', NULL),
+          (%(id)s + 2, %(id)s, 77, 4, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "error": "Test retry"}'),
+          (%(id)s + 3, %(id)s, 77, 5, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "max_attempts": 3}')""",
+        {"id": job_id},
+    )
+    await database.execute(
+        "INSERT INTO noetl.delayed VALUES ('2030-01-01 00:00:01+00', %s, 0, 1, 'default')", (job_id,)
+    )
+    database.row_factory = dict_row  # type: ignore[assignment]
+
+    async def rows(query: str) -> list[dict[str, object]]:
+        found = await (await database.execute(query.replace("<ID>", str(_EXECUTION_ID)).encode())).fetchall()
+        return [dict(row) for row in found]
+
+    (job,) = await rows(_SEED_QUEUE)
+    events = await rows(_SEED_EVENT)
+
+    assert str(job.pop("available_at")).startswith("2030-01-01")
+    assert job == {"queue_id": job_id, "status": "retry", "attempts": 1, "max_attempts": 3}
+    assert events == [
+        {
+            "event_type": "action_started",
+            "node_name": "fail_task",
+            "result": {"attempt": 1, "max_attempts": 3, "is_retry": False, "worker_id": "worker-1"},
+        },
+        {
+            "event_type": "action_error",
+            "node_name": "fail_task",
+            "result": {"attempt": 1, "error": "Test retry"},
+        },
+        {"event_type": "action_retry", "node_name": "fail_task", "result": {"attempt": 1, "max_attempts": 3}},
+    ]
+
+
+async def test_a_read_of_a_database_that_is_away_is_unavailable(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    await read_job(reader, 1, full=False)
+    await database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reprise-reader'"
+    )
+
+    with pytest.raises(Unavailable):
+        await read_job(reader, 1, full=False)
+
+
+async def test_a_reading_connection_cannot_write(reader: Reader) -> None:
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        await reader.rows("DELETE FROM job RETURNING job_id")
+
+
+# Makes a connection's counters visible to others when the statement returns.
+_FLUSH_STATISTICS = "SELECT pg_stat_force_next_flush()::text"
+# Tables of which no read may look at every row, and how many rows were looked at one after the other.
+_READ_IN_SEQUENCE = """
+SELECT relname, seq_tup_read FROM pg_stat_user_tables
+WHERE relname ~ '^(job|event_log)_[0-9]+$|^(ready|delayed)$' AND seq_tup_read > 0
+"""
+
+
+async def test_no_read_looks_at_every_row_of_a_large_table(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    waiting, done = await add_jobs(database, "waiting", 20_000), await add_jobs(database, "done", 20_000)
+    await database.execute(_MAKE_READY, {"queue": "waiting"})
+    await database.execute(
+        """INSERT INTO noetl.delayed (due_at, job_id, priority, attempts, queue)
+        SELECT noetl.clock(), job_id, 0, 1, 'later' FROM noetl.ready"""
+    )
+    await database.execute(_FINISH, {"queue": "done"})
+    await database.execute("VACUUM ANALYZE")
+    await database.execute(_FLUSH_STATISTICS)
+    await database.execute("SELECT pg_stat_reset()")
+    statuses = ("queued", "leased", "retry", "dead", "done")
+    criteria = [
+        Criteria(),
+        *(Criteria(statuses=(status,)) for status in statuses),
+        Criteria(queue="done"),
+        Criteria(kind="other"),
+        Criteria(execution_id=_EXECUTION_ID),
+        Criteria(dependency="smtp"),
+        Criteria(labels='{"tenant": "acme"}'),
+        Criteria(failure_type="ValueError"),
+    ]
+
+    for wanted in criteria:
+        await read_page(reader, wanted, None, _ALL_IDS, 100, full=False)
+    await read_page(reader, Criteria(), done[::1000], _ALL_IDS, 100, full=False)
+    for job_id in (waiting[0], done[0]):
+        await read_job(reader, job_id, full=True)
+        await read_job_events(reader, job_id, 0, None, 100)
+    await read_execution_events(reader, _EXECUTION_ID, 0, None, 100)
+    await reader.rows(_FLUSH_STATISTICS)
+
+    assert await (await database.execute(_READ_IN_SEQUENCE)).fetchall() == []
