@@ -1,42 +1,19 @@
-"""The verbs of executions: start, cancel, and what the end of a step's attempt means for the rest.
-
-Apart from the verbs of plain jobs, so that rendering never holds those up. Every transaction here locks its executions first, in the
-order of their ids, then reads in a new statement, then advances: what two branches end in two brokers at once is seen by the second.
-"""
+"""The verbs of whole executions: register their playbook, start one, cancel it. What their steps do stands in `steps`."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from broker.batching import Shared
-from broker.errors import AlreadyExists, NotFound, RepriseError, WrongState
-from broker.job import Arrival, Grant, Outcome
-from broker.lifecycle.advance import Advancer, Playbooks, failure_json
-from broker.lifecycle.complete import Result, completed_before, ends_of
-from broker.lifecycle.fail import FailAnswer, FailedResult, announce, answer_again, answers_of
-from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of, undeliverable
-from broker.lifecycle.release import BY_BREAK, BY_WORKER, RETURNS_UNTIL_DECIDED, unreceived
+from broker.errors import AlreadyExists, NotFound, WrongState
+from broker.job import Arrival
 from broker.lifecycle.signals import Signals
-from broker.lifecycle.tokens import LeaseRef
+from broker.lifecycle.turns import CANCELLED, RUNNING, Turns
 from broker.playbook.parse import parse_playbook
-from broker.policy.decision import Failure, Verdict
 from broker.store import executions as store
 from broker.store.cancel import cancel_leased, cancel_waiting
 from broker.store.events import EventKind
 from broker.store.executions import LockedExecution, StartedBefore, StepEvent
-from broker.store.finish import Completion, Ended, Facts, complete, facts, fail, release
-from broker.store.session import Session
-
-_ITEMS_PER_TRANSACTION = 200
-_RUNNING = "running"
-_CANCELLED = "cancelled"
-
-_Call = TypeVar("_Call")
-_Answer = TypeVar("_Answer")
 
 
 class Started(NamedTuple):
@@ -56,42 +33,13 @@ class Registered(NamedTuple):
     created: bool
 
 
-@dataclass(slots=True)
-class _Turn:
-    """One transaction: the executions that it holds, those of which a step has ended, and what to tell once it is committed."""
-
-    locked: Mapping[int, LockedExecution]
-    ended_steps: set[int] = field(default_factory=set)
-    after_commit: list[Callable[[], None]] = field(default_factory=list)
-
-    @property
-    def cancelled(self) -> frozenset[int]:
-        """The executions that were cancelled."""
-        return frozenset(
-            execution_id for execution_id, execution in self.locked.items() if execution.status == _CANCELLED
-        )
-
-    def to_advance(self) -> list[LockedExecution]:
-        """The executions in which something may follow."""
-        return [self.locked[id_] for id_ in sorted(self.ended_steps) if self.locked[id_].status == _RUNNING]
-
-
 class Executions:
-    """The verbs, on one session; calls that come while it is busy share the next transaction."""
+    """The verbs of whole executions, and of the playbooks that they run."""
 
-    def __init__(self, database_url: str, judge: Judge, signals: Signals) -> None:
-        self._session = Session(database_url)
-        self._busy = asyncio.Lock()
-        self._playbooks = Playbooks()
-        self._advancer = Advancer(self._session, self._playbooks)
-        self._judge = judge
+    def __init__(self, turns: Turns, signals: Signals) -> None:
+        self._turns = turns
+        self._session = turns.session
         self._signals = signals
-        self._complete: Shared[Sequence[Result], list[Outcome]] = Shared(
-            _one_bad_alone(self._complete_all), len, _ITEMS_PER_TRANSACTION
-        )
-        self._fail: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
-            _one_bad_alone(self._fail_all), len, _ITEMS_PER_TRANSACTION
-        )
 
     async def register(self, body: str) -> Registered:
         """The version of the playbook with this text (YAML): a new one, unless the newest is the same.
@@ -99,7 +47,7 @@ class Executions:
         Raises PlaybookInvalid with every fault, Unavailable.
         """
         playbook = await asyncio.to_thread(parse_playbook, body)
-        async with self._busy:
+        async with self._turns.alone():
             stored = await store.register(self._session, playbook.path, playbook.name, body)
         return Registered(playbook.path, stored.version, playbook.name, stored.created_at, stored.created)
 
@@ -108,17 +56,15 @@ class Executions:
 
         Raises NotFound, AlreadyExists when the key stands for another start of the path, Unavailable.
         """
-        async with self._busy:
-            arrivals: list[Arrival] = []
-            async with self._session.transaction():
-                newest, playbook = await self._playbooks.of(self._session, path, version)
-                workload = json.dumps({**playbook.workload, **json.loads(given)}, ensure_ascii=False)
-                started = await store.start(self._session, path, newest, workload, given, key)
-                if not isinstance(started, StartedBefore):
-                    await store.record(self._session, [StepEvent(started, EventKind.EXECUTION_STARTED)])
-                    arrivals = await self._advancer.advance(
-                        [LockedExecution(started, path, newest, _RUNNING, workload)]
-                    )
+        arrivals: list[Arrival] = []
+        async with self._turns.alone():
+            newest, playbook = await self._turns.playbooks.of(self._session, path, version)
+            workload = json.dumps({**playbook.workload, **json.loads(given)}, ensure_ascii=False)
+            started = await store.start(self._session, path, newest, workload, given, key)
+            if not isinstance(started, StartedBefore):
+                await store.record(self._session, [StepEvent(started, EventKind.EXECUTION_STARTED)])
+                execution = LockedExecution(started, path, newest, RUNNING, workload)
+                arrivals = await self._turns.advancer.advance([execution])
         if isinstance(started, StartedBefore):
             if not started.same_workload or version not in (0, started.version):
                 raise AlreadyExists(
@@ -135,15 +81,15 @@ class Executions:
         Repeated: nothing happens. Raises NotFound, WrongState when it has ended otherwise, Unavailable.
         """
         why = reason or "the execution was cancelled"
-        async with self._busy, self._session.transaction():
+        async with self._turns.alone():
             execution = (await store.lock(self._session, [execution_id])).get(execution_id)
             if execution is None:
                 raise NotFound(f"no execution {execution_id}", "EXECUTION_NOT_FOUND")
-            if execution.status == _CANCELLED:
+            if execution.status == CANCELLED:
                 return
-            if execution.status != _RUNNING:
+            if execution.status != RUNNING:
                 raise WrongState(f"execution {execution_id}: is {execution.status}", "EXECUTION_ENDED")
-            await store.end(self._session, execution_id, _CANCELLED)
+            await store.end(self._session, execution_id, CANCELLED)
             await cancel_waiting(self._session, execution_id, why)
             leases = await cancel_leased(self._session, execution_id, why)
             detail = json.dumps({"reason": why}, ensure_ascii=False)
@@ -152,189 +98,3 @@ class Executions:
             )
         self._signals.cancelled(leases)
         self._signals.execution_changed([execution_id])
-
-    async def complete(self, results: Sequence[Result]) -> list[Outcome]:
-        """OK or LOST for each; what follows in the execution commits with it. Raises Unavailable."""
-        return await self._complete(results)
-
-    async def fail(self, failed: Sequence[FailedResult]) -> list[FailAnswer]:
-        """The decision on each; what a dead step means for its execution commits with it. Raises Unavailable."""
-        return await self._fail(failed)
-
-    async def release(self, leases: Sequence[LeaseRef]) -> list[Outcome]:
-        """OK or LOST for each; in a cancelled execution the job is dead instead of available. Raises Unavailable."""
-        async with self._turn(lease.job_id for lease in leases) as turn:
-            known = await facts(self._session, [lease.lease_id for lease in leases])
-            taken = await self._take_back(turn, known, BY_WORKER)
-            before = await ends_of(self._session, (lease for lease in leases if lease.lease_id not in taken))
-        ended = (EventKind.LEASE_RELEASED,)
-        taken |= {lease_id for lease_id, events in before.items() if any(e.kind in ended for e in events)}
-        return [Outcome.OK if lease.lease_id in taken else Outcome.LOST for lease in leases]
-
-    async def give_back(self, grants: Sequence[Grant]) -> None:
-        """Takes back what was delivered and not received; the third time in a row is a failure. Raises Unavailable."""
-        async with self._turn(grant.job_id for grant in grants) as turn:
-            known = await unreceived(self._session, grants)
-            await self._take_back(turn, known, BY_BREAK, undelivered=True)
-
-    async def expire(self, leases: Sequence[Facts]) -> None:
-        """Ends those of the leases that are still expired, as failures. Raises Unavailable."""
-        async with self._turn(lease.job_id for lease in leases) as turn:
-            known = await facts(self._session, [lease.lease_id for lease in leases])
-            failures = {lease.lease_id: expiry_of(lease) for lease in known.values()}
-            _, ended = await self._end_failed(turn, known, failures, only_expired=True)
-            turn.after_commit.append(lambda: self._signals.lost(ended))
-
-    async def close(self) -> None:
-        """Returns when the calls that wait are answered."""
-        await self._complete.close()
-        await self._fail.close()
-        await self._session.close()
-
-    @asynccontextmanager
-    async def _turn(self, job_ids: Iterable[int]) -> AsyncIterator[_Turn]:
-        """A transaction that holds the executions of the jobs; when the block ends they are advanced, then it commits."""
-        async with self._busy, self._session.transaction():
-            ids = await store.executions_of(self._session, job_ids)
-            turn = _Turn(await store.lock(self._session, ids))
-            yield turn
-            arrivals = await self._advancer.advance(turn.to_advance())
-        for tell in turn.after_commit:
-            tell()
-        self._signals.arrived(arrivals)
-        self._signals.execution_changed(turn.locked)
-
-    async def _complete_all(self, calls: Sequence[Sequence[Result]]) -> list[list[Outcome] | Exception]:
-        first: dict[int, Result] = {}
-        for call in calls:
-            for result in call:
-                first.setdefault(result.lease.lease_id, result)
-        async with self._turn(result.lease.job_id for result in first.values()) as turn:
-            known = await facts(self._session, list(first))
-            done = await complete(
-                self._session,
-                [
-                    Completion(lease.lease_id, first[lease.lease_id].result, lease.execution_id, lease.step)
-                    for lease in known.values()
-                ],
-            )
-            await store.record(
-                self._session,
-                [
-                    _step_event(lease, EventKind.STEP_COMPLETED)
-                    for lease_id, lease in known.items()
-                    if lease_id in done and lease.execution_id not in turn.cancelled
-                ],
-            )
-            turn.ended_steps |= {known[lease_id].execution_id or 0 for lease_id in done}
-            turn.after_commit.append(lambda: self._signals.ended(known))
-            again = (result.lease for lease_id, result in first.items() if lease_id not in done)
-            done = done | await completed_before(self._session, again)
-        return [[Outcome.OK if r.lease.lease_id in done else Outcome.LOST for r in call] for call in calls]
-
-    async def _fail_all(self, calls: Sequence[Sequence[FailedResult]]) -> list[list[FailAnswer] | Exception]:
-        first: dict[int, FailedResult] = {}
-        for call in calls:
-            for failed in call:
-                first.setdefault(failed.lease.lease_id, failed)
-        async with self._turn(failed.lease.job_id for failed in first.values()) as turn:
-            known = await facts(self._session, list(first))
-            failures = {lease_id: failed.reported for lease_id, failed in first.items()}
-            judged, ended = await self._end_failed(turn, known, failures)
-            answers = answers_of(judged, ended)
-            again = await ends_of(
-                self._session, (failed.lease for lease_id, failed in first.items() if lease_id not in ended)
-            )
-            answers.update({lease_id: answer_again(events) for lease_id, events in again.items()})
-            turn.after_commit.append(lambda: self._signals.ended(ended))
-        lost = FailAnswer(Outcome.LOST)
-        return [[answers.get(failed.lease.lease_id, lost) for failed in call] for call in calls]
-
-    async def _end_failed(
-        self,
-        turn: _Turn,
-        known: Mapping[int, Facts],
-        failures: Mapping[int, Reported],
-        *,
-        only_expired: bool = False,
-        undelivered: bool = False,
-    ) -> tuple[dict[int, Judged], dict[int, Ended]]:
-        """Decides on failed leases and ends them; where a job is dead, its step has failed."""
-        if not known:
-            return {}, {}
-        judged = await self._judge.judge(
-            self._session, list(known.values()), failures, cancelled=turn.cancelled
-        )
-        ended = await fail(
-            self._session,
-            [verdict.stored for verdict in judged.values()],
-            only_expired=only_expired,
-            granted_until=[lease.expires_at for lease in known.values()] if undelivered else None,
-        )
-        dead = [lease_id for lease_id in ended if judged[lease_id].decision.verdict is Verdict.DEAD]
-        await store.record(
-            self._session,
-            [
-                _step_event(known[lease_id], EventKind.STEP_FAILED, failures[lease_id].failure)
-                for lease_id in dead
-                if known[lease_id].execution_id not in turn.cancelled
-            ],
-        )
-        turn.ended_steps |= {known[lease_id].execution_id or 0 for lease_id in dead}
-        turn.after_commit.append(lambda: announce(self._signals, judged, ended))
-        return judged, ended
-
-    async def _take_back(
-        self, turn: _Turn, known: Mapping[int, Facts], why: str, *, undelivered: bool = False
-    ) -> set[int]:
-        """Makes the jobs available again; a failure instead where the execution is cancelled or it was returned too often."""
-        cancelled = {id_: lease for id_, lease in known.items() if lease.execution_id in turn.cancelled}
-        failures = {id_: Reported(Failure(message=why, type=_CANCELLED)) for id_ in cancelled}
-        too_often = {
-            id_: lease
-            for id_, lease in known.items()
-            if undelivered and id_ not in cancelled and lease.returns + 1 >= RETURNS_UNTIL_DECIDED
-        }
-        failures |= {id_: undeliverable() for id_ in too_often}
-        _, ended = await self._end_failed(turn, {**cancelled, **too_often}, failures, undelivered=undelivered)
-        others = {id_: lease for id_, lease in known.items() if id_ not in failures}
-        granted_until = [lease.expires_at for lease in others.values()] if undelivered else None
-        arrivals = (
-            await release(self._session, list(others), why, granted_until=granted_until) if others else {}
-        )
-        turn.after_commit.append(lambda: self._signals.arrived(arrivals.values()))
-        turn.after_commit.append(lambda: self._signals.ended([*arrivals, *ended]))
-        return {*arrivals, *ended}
-
-
-def _step_event(lease: Facts, kind: EventKind, failure: Failure | None = None) -> StepEvent:
-    return StepEvent(
-        lease.execution_id or 0, kind, lease.step, None if failure is None else failure_json(failure)
-    )
-
-
-def _one_bad_alone(
-    run: Callable[[Sequence[_Call]], Awaitable[list[_Answer | Exception]]],
-) -> Callable[[Sequence[_Call]], Awaitable[list[_Answer | Exception]]]:
-    """`run`, and where many calls fail together for a reason that nobody foresaw, each again by itself: one fails alone."""
-
-    async def each_alone(calls: Sequence[_Call]) -> list[_Answer | Exception]:
-        answers: list[_Answer | Exception] = []
-        for call in calls:
-            try:
-                answers.extend(await run([call]))
-            except Exception as error:
-                answers.append(error)
-        return answers
-
-    async def together(calls: Sequence[_Call]) -> list[_Answer | Exception]:
-        try:
-            return await run(calls)
-        except RepriseError:
-            raise
-        except Exception:
-            if len(calls) == 1:
-                raise
-            return await each_alone(calls)
-
-    return together

@@ -13,7 +13,9 @@ from broker.lifecycle.fail import Expire, Fail, FailAnswer, FailedResult
 from broker.lifecycle.judge import Judge
 from broker.lifecycle.release import Release
 from broker.lifecycle.signals import Signals
+from broker.lifecycle.steps import Steps
 from broker.lifecycle.tokens import LeaseRef
+from broker.lifecycle.turns import Turns
 from broker.store.session import Session
 
 
@@ -29,7 +31,9 @@ class Lifecycle:
         self._release = Release(database_url, judge, signals)
         self._extend = Extend(database_url, signals)
         self._expire = Expire(self._reaper_session, judge, signals)
-        self.executions = Executions(database_url, judge, signals)
+        self._turns = Turns(database_url, signals)
+        self._steps = Steps(self._turns, judge, signals)
+        self.executions = Executions(self._turns, signals)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Puts jobs in, all or none. Raises AlreadyExists, Unavailable, LimitExceeded."""
@@ -43,7 +47,7 @@ class Lifecycle:
         others = [index for index, result in enumerate(results) if result.lease.in_execution]
         answers: tuple[list[Outcome], list[Outcome]] = await asyncio.gather(
             self._complete([results[index] for index in own]) if own else _nothing(),
-            self.executions.complete([results[index] for index in others]),
+            self._steps.complete([results[index] for index in others]),
         )
         merged = dict(zip([*own, *others], [*answers[0], *answers[1]], strict=True))
         return [merged[index] for index in range(len(results))]
@@ -56,7 +60,7 @@ class Lifecycle:
         others = [index for index, item in enumerate(failed) if item.lease.in_execution]
         answers: tuple[list[FailAnswer], list[FailAnswer]] = await asyncio.gather(
             self._fail([failed[index] for index in own]) if own else _nothing(),
-            self.executions.fail([failed[index] for index in others]),
+            self._steps.fail([failed[index] for index in others]),
         )
         merged = dict(zip([*own, *others], [*answers[0], *answers[1]], strict=True))
         return [merged[index] for index in range(len(failed))]
@@ -67,7 +71,7 @@ class Lifecycle:
         others = [index for index, lease in enumerate(leases) if lease.in_execution]
         answers: tuple[list[Outcome], list[Outcome]] = await asyncio.gather(
             self._release([leases[index] for index in own]) if own else _nothing(),
-            self.executions.release([leases[index] for index in others]) if others else _nothing(),
+            self._steps.release([leases[index] for index in others]) if others else _nothing(),
         )
         merged = dict(zip([*own, *others], [*answers[0], *answers[1]], strict=True))
         return [merged[index] for index in range(len(leases))]
@@ -83,17 +87,25 @@ class Lifecycle:
         if own:
             await self._release.give_back(own)
         if others:
-            await self.executions.give_back(others)
+            await self._steps.give_back(others)
 
     async def expire(self, lease_ids: Sequence[int]) -> None:
         """Ends leases that have expired, as failures. Raises Unavailable."""
         of_executions = await self._expire(lease_ids)
         if of_executions:
-            await self.executions.expire(of_executions)
+            await self._steps.expire(of_executions)
 
     async def close(self) -> None:
         """Returns when every call that waits has been answered."""
-        for verb in (self._enqueue, self._complete, self._fail, self._release, self._extend, self.executions):
+        for verb in (
+            self._enqueue,
+            self._complete,
+            self._fail,
+            self._release,
+            self._extend,
+            self._steps,
+            self._turns,
+        ):
             await verb.close()
         await self._reaper_session.close()
 

@@ -147,16 +147,18 @@ async def playbook(session: Session, path: str, version: int) -> StoredPlaybook 
 
 
 async def register(session: Session, path: str, name: str, body: str) -> RegisteredVersion:
-    """The version of this text; a new one unless the newest has it already. Raises Unavailable."""
-    async with session.transaction():
-        await session.rows(_LOCK_PATH, (path,))
-        newest = await session.row(_NEWEST, (path,))
-        if newest is not None and newest[1] == body:
-            return RegisteredVersion(newest[0], newest[2], created=False)
-        version = 1 if newest is None else newest[0] + 1
-        row = await session.row(_ADD_PLAYBOOK, (path, version, name, body))
-        assert row is not None
-        return RegisteredVersion(version, row[0], created=True)
+    """The version of this text; a new one unless the newest has it already. Raises Unavailable.
+
+    To be run in a transaction: callers of one path wait for each other until it ends.
+    """
+    await session.rows(_LOCK_PATH, (path,))
+    newest = await session.row(_NEWEST, (path,))
+    if newest is not None and newest[1] == body:
+        return RegisteredVersion(newest[0], newest[2], created=False)
+    version = 1 if newest is None else newest[0] + 1
+    row = await session.row(_ADD_PLAYBOOK, (path, version, name, body))
+    assert row is not None
+    return RegisteredVersion(version, row[0], created=True)
 
 
 async def start(
