@@ -4,14 +4,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf import json_format
 from reprise.v1 import job_pb2
 from reprise.v1 import playbook_service_pb2 as pb
 
 from broker.errors import InvalidArgument, NotFound, Violation, WrongState
-from broker.service.pages import MAX_PAGE_BYTES, int_position_of, page_size_of, page_token, text_position_of
+from broker.json_text import JsonInvalid
+from broker.service.pages import (
+    MAX_PAGE_BYTES,
+    fitting,
+    int_position_of,
+    page_size_of,
+    page_token,
+    text_position_of,
+)
 from broker.service.translate.events import event_message
 from broker.service.translate.instants import timestamp_message
+from broker.service.translate.json_values import value_message
 from broker.store import execution_reads as store
 from broker.store.execution_reads import EventRow, ExecutionRow, PlaybookRow, StepRow
 from broker.store.reader import Reader
@@ -47,26 +55,27 @@ class PlaybookReads:
         )
 
     async def get_execution(self, request: pb.GetExecutionRequest) -> pb.GetExecutionResponse:
-        """One execution with its steps. Raises NotFound, WrongState where its values are too large for one message."""
+        """One execution with its steps. Raises NotFound, WrongState where its values do not fit in one message."""
         full = request.view == job_pb2.JOB_VIEW_FULL
-        response = pb.GetExecutionResponse(execution=await self.execution(request.execution_id, full=full))
-        if response.ByteSize() > MAX_PAGE_BYTES:
-            raise WrongState(
-                f"execution {request.execution_id}: workload and result are too large for one message; "
-                "the event execution_completed has the result as text",
-                "TOO_LARGE",
-            )
-        return response
+        return pb.GetExecutionResponse(execution=await self.execution(request.execution_id, full=full))
 
     async def execution(self, execution_id: int, *, full: bool) -> pb.Execution:
-        """One execution with its steps, with workload and result where `full`. Raises NotFound."""
+        """One execution with its steps, with workload and result where `full`.
+
+        Raises NotFound, WrongState where workload and result do not fit in one message.
+        """
         row = None
         if 0 < execution_id < _MAX_SIGNED:
             row = await store.execution(self._reader, execution_id, full=full)
         if row is None:
             raise NotFound(f"no execution {execution_id}", "EXECUTION_NOT_FOUND")
-        message = _execution_message(row)
+        try:
+            message = _execution_message(row)
+        except JsonInvalid as error:
+            raise _does_not_fit(execution_id) from error
         message.steps.extend(_step_message(step) for step in await store.steps(self._reader, execution_id))
+        if message.ByteSize() > MAX_PAGE_BYTES:
+            raise _does_not_fit(execution_id)
         return message
 
     async def list_executions(self, request: pb.ListExecutionsRequest) -> pb.ListExecutionsResponse:
@@ -76,16 +85,25 @@ class PlaybookReads:
         rows = await store.executions(
             self._reader, request.path, _statuses(request.statuses), int_position_of(request), size + 1
         )
-        more = rows[size - 1].execution_id if len(rows) > size else None
+        executions = [_execution_message(row) for row in rows[:size]]
+        count = fitting(executions)
+        more = rows[count - 1].execution_id if len(rows) > count else None
         return pb.ListExecutionsResponse(
-            executions=[_execution_message(row) for row in rows[:size]],
-            next_page_token=page_token(request, more),
+            executions=executions[:count], next_page_token=page_token(request, more)
         )
 
     async def events_after(self, execution_id: int, after: int, limit: int) -> list[job_pb2.Event]:
         """Events of an execution behind an id, oldest first."""
         rows: Sequence[EventRow] = await store.events_after(self._reader, execution_id, after, limit)
         return [event_message(row) for row in rows]
+
+
+def _does_not_fit(execution_id: int) -> WrongState:
+    return WrongState(
+        f"execution {execution_id}: workload and result do not fit in one message; "
+        "the event execution_completed has the result as text",
+        "TOO_LARGE",
+    )
 
 
 def _check_path(path: str, *, required: bool) -> None:
@@ -137,9 +155,9 @@ def _execution_message(row: ExecutionRow) -> pb.Execution:
             )
         )
     if row.workload is not None:
-        json_format.Parse(row.workload, message.workload)
+        message.workload.CopyFrom(value_message(row.workload).struct_value)
     if row.result is not None:
-        json_format.Parse(row.result, message.result)
+        message.result.CopyFrom(value_message(row.result))
     return message
 
 

@@ -9,12 +9,11 @@ import grpc
 from reprise.v1 import playbook_service_pb2 as pb
 from reprise.v1 import playbook_service_pb2_grpc
 
-from broker.errors import InvalidArgument, Unavailable, Violation
+from broker.errors import InvalidArgument, Unavailable, Violation, WrongState
 from broker.json_text import JsonInvalid
 from broker.lifecycle.executions import Executions
 from broker.playbook.document import PlaybookInvalid
 from broker.service.event_tail import EventTail
-from broker.service.pages import MAX_PAGE_BYTES
 from broker.service.playbook_reads import PlaybookReads
 from broker.service.status import reports_errors, reports_stream_errors
 from broker.service.translate.instants import timestamp_message
@@ -88,6 +87,8 @@ class PlaybookService(playbook_service_pb2_grpc.PlaybookServiceServicer):
         violations: list[Violation] = []
         if not request.path:
             violations.append(Violation("path", "is required"))
+        if "\0" in request.path:
+            violations.append(Violation("path", "must be without NUL"))
         if request.version < 0:
             violations.append(Violation("version", "must be 0 (the newest) or more"))
         if len(request.idempotency_key) > _MAX_KEY_CHARACTERS or "\0" in request.idempotency_key:
@@ -168,6 +169,8 @@ class PlaybookService(playbook_service_pb2_grpc.PlaybookServiceServicer):
                     await watch.wait()
 
     async def _whole(self, execution: pb.Execution) -> pb.Execution:
-        """The execution with workload and result, without them where they would not fit in one message."""
-        whole = await self._reads.execution(execution.execution_id, full=True)
-        return whole if whole.ByteSize() <= MAX_PAGE_BYTES else execution
+        """The execution with workload and result, without them where they do not fit in one message."""
+        try:
+            return await self._reads.execution(execution.execution_id, full=True)
+        except WrongState:
+            return execution

@@ -1,8 +1,16 @@
 """google.protobuf.Struct and Value as JSON text: comfortable by hand, checked like any JSON that is to be stored."""
 
+import json
+
+from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 
 from broker.json_text import MAX_DEPTH, JsonInvalid, from_double, write_json
+
+# Protobuf reads 100 messages deep by default. Around a value there are at most three; a list adds two, an object three.
+_MESSAGES_DEEP = 97
+_MESSAGES_PER_LIST = 2
+_MESSAGES_PER_OBJECT = 3
 
 
 def struct_json(struct: Struct, max_bytes: int) -> str:
@@ -13,6 +21,30 @@ def struct_json(struct: Struct, max_bytes: int) -> str:
 def value_json(value: Value, max_bytes: int) -> str:
     """The JSON value; one that is not set is null. Raises JsonInvalid like `struct_json`."""
     return write_json(_value(value, 0), max_bytes)
+
+
+def value_message(text: str) -> Value:
+    """The value of a JSON text that was checked when it came. Raises JsonInvalid where no client could read the message."""
+    value = json.loads(text)
+    if not _fits(value, _MESSAGES_DEEP):
+        raise JsonInvalid("nested deeper than a message may be")
+    message = Value()
+    try:
+        json_format.ParseDict(value, message)
+    except json_format.ParseError as error:
+        raise JsonInvalid(f"no google.protobuf.Value: {error}") from error
+    return message
+
+
+def _fits(value: object, messages: int) -> bool:
+    match value:
+        case dict():
+            left = messages - _MESSAGES_PER_OBJECT
+            return left >= 0 and all(_fits(member, left) for member in value.values())
+        case list():
+            left = messages - _MESSAGES_PER_LIST
+            return left >= 0 and all(_fits(item, left) for item in value)
+    return True
 
 
 def _object(struct: Struct, depth: int) -> dict[str, object]:
