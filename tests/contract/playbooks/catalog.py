@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 from reprise.v1 import job_pb2
 from reprise.v1 import playbook_service_pb2 as pb
 from reprise.v1.playbook_service_pb2_grpc import PlaybookServiceStub
@@ -26,6 +28,15 @@ def python_step(name: str, following: str = "[]", more: str = "") -> str:
 ONE_STEP = playbook(python_step("task"))
 IN_A_ROW = playbook(python_step("first", "[second]") + python_step("second", "[end]") + "- step: end")
 RETRIED = playbook(python_step("task", more=", retry: {max_attempts: 3, initial_delay: 1}"))
+
+
+def faults_of(error: grpc.RpcError) -> list[str]:
+    """What is wrong, as the error tells it fault by fault."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    return [violation.description for violation in bad_request.field_violations]
 
 
 class PlaybookClient:
@@ -70,6 +81,17 @@ class PlaybookClient:
             )
         )
         return response.execution
+
+    async def list_all(self, **filters: Any) -> list[pb.Execution]:
+        """The executions of all pages, in their order."""
+        request = pb.ListExecutionsRequest(**filters)
+        found: list[pb.Execution] = []
+        while True:
+            page: pb.ListExecutionsResponse = await self.stub.ListExecutions(request)
+            found += page.executions
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def cancel(self, execution_id: int, reason: str = "") -> None:
         """Cancels an execution."""
