@@ -178,6 +178,24 @@ async def test_both_queries_of_the_requirement_run_as_they_stand(database: psyco
     ]
 
 
+@pytest.mark.parametrize("execution_id", [None, _EXECUTION_ID])
+@pytest.mark.parametrize(("last_kind", "status"), [(3, "done"), (6, "dead")])
+async def test_the_end_of_a_job_is_seen_whether_it_belongs_to_an_execution_or_not(
+    database: psycopg.AsyncConnection, execution_id: int | None, last_kind: int, status: str
+) -> None:
+    (job_id,) = await add_jobs(database, "default", 1)
+    await database.execute("UPDATE noetl.job SET execution_id = %s", (execution_id,))
+    await database.execute(
+        """INSERT INTO noetl.event_log (event_id, job_id, execution_id, kind, attempt)
+        VALUES (%(id)s + 1, %(id)s, %(execution_id)s, 6, 1), (%(id)s + 2, %(id)s, %(execution_id)s, %(kind)s, 2)""",
+        {"id": job_id, "execution_id": execution_id, "kind": last_kind},
+    )
+
+    found = await (await database.execute("SELECT status, attempts, finished_at FROM noetl.queue")).fetchall()
+
+    assert [(row[0], row[1], row[2] is not None) for row in found] == [(status, 2, True)]
+
+
 async def test_a_read_of_a_database_that_is_away_is_unavailable(
     reader: Reader, database: psycopg.AsyncConnection
 ) -> None:
