@@ -119,10 +119,10 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     signals.arrived = dispatcher.arrived
     signals.due_in = due.due_in
     signals.leased_for = expiry.due_in
-    signals.confirmed = dispatcher.confirmed
-    signals.ended = dispatcher.ended
-    signals.lost = dispatcher.lost
-    signals.cancelled = dispatcher.cancelled
+    signals.confirmed = dispatcher.holdings.confirmed
+    signals.ended = dispatcher.holdings.ended
+    signals.lost = dispatcher.holdings.lost
+    signals.cancelled = dispatcher.holdings.cancelled
 
     closing = asyncio.Event()
     server = grpc.aio.server(options=_OPTIONS)

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
+from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import Floor, QueueLanes
 from broker.dispatcher.plan import Plan, make_plan
-from broker.dispatcher.stream import LeaseStream, Notice
+from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, Unavailable
 from broker.job import Arrival, Grant
 from broker.lifecycle.signals import Signals
@@ -38,10 +40,11 @@ class Dispatcher:
         self._streams: dict[int, LeaseStream] = {}
         self._hungry: dict[int, LeaseStream] = {}  # with credits; served in this order, then moved to the end
         self._queues: dict[str, QueueLanes] = {}
-        self._holders: dict[int, tuple[LeaseStream, Grant]] = {}
+        self.holdings = Holdings()
         self._wake = asyncio.Event()
         self._next_number = 1
         self._polls = 0
+        self._next_poll_at = 0.0  # on the loop's clock
         self._returning: set[asyncio.Task[None]] = set()
 
     # Streams
@@ -85,6 +88,7 @@ class Dispatcher:
 
     def unsubscribe(self, stream: LeaseStream) -> None:
         """The stream is over. What it has not received goes back; what it has received stays the worker's."""
+        stream.over = True
         self._streams.pop(stream.number, None)
         self._hungry.pop(stream.number, None)
         for queue in stream.queues:
@@ -110,50 +114,20 @@ class Dispatcher:
                 lanes.arrive(arrival)
                 self._wake.set()
 
-    def confirmed(self, lease_ids: Iterable[int]) -> None:
-        """Leases were prolonged by their workers, so they have arrived there."""
-        for lease_id in lease_ids:
-            held = self._holders.get(lease_id)
-            if held is not None:
-                held[0].unreceived.pop(lease_id, None)
-
-    def ended(self, lease_ids: Iterable[int]) -> None:
-        """Leases have ended by a verb of their worker."""
-        for lease_id in lease_ids:
-            held = self._holders.pop(lease_id, None)
-            if held is not None:
-                held[0].unreceived.pop(lease_id, None)
-
-    def lost(self, lease_ids: Iterable[int]) -> None:
-        """Leases were taken from their worker: it is told to stop."""
-        for lease_id in lease_ids:
-            held = self._holders.pop(lease_id, None)
-            if held is not None:
-                held[0].unreceived.pop(lease_id, None)
-                held[0].notify(held[1], Notice.LOST)
-
-    def cancelled(self, lease_ids: Iterable[int]) -> None:
-        """The jobs of leases were cancelled: their workers are told to stop."""
-        for lease_id in lease_ids:
-            held = self._holders.get(lease_id)
-            if held is not None:
-                held[0].notify(held[1], Notice.CANCELLED)
-
     # The leaser
 
     async def run(self) -> None:
         """Grants leases until it is cancelled; outlives an outage of the database."""
         while True:
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_poll_at):
                     await self._wake.wait()
-            except TimeoutError:
-                self._poll()
             self._wake.clear()
             try:
                 await self._serve()
             except Unavailable as error:
                 _log.warning("no leases can be granted error=%r", str(error))
+                self._fail_polls(error)
                 await asyncio.sleep(POLL_SECONDS)
                 self._wake.set()
 
@@ -163,12 +137,17 @@ class Dispatcher:
             await asyncio.gather(*self._returning, return_exceptions=True)
         await self._session.close()
 
-    def _poll(self) -> None:
-        """Nothing happened for a while: look again at what hungry streams wait for."""
+    def _poll_if_due(self) -> None:
+        """Looks again, now and then, at what hungry streams wait for: however busy other queues are."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_poll_at:
+            return
+        self._next_poll_at = now + POLL_SECONDS
         self._polls += 1
         milliseconds: int | None = _USUAL_COMMIT_MILLISECONDS
         if self._polls % _POLLS_PER_FULL_REWIND == 0:
             milliseconds = None
+            self.holdings.forget()
         elif self._polls % _POLLS_PER_REWIND == 0:
             milliseconds = _LATEST_COMMIT_MILLISECONDS
         for queue in {queue for stream in self._hungry.values() for queue in stream.queues}:
@@ -176,16 +155,33 @@ class Dispatcher:
             lanes.set_back(milliseconds)
             lanes.explored = False
 
+    def _fail_polls(self, error: Unavailable) -> None:
+        """Ends streams that poll: their clients ask again. The others stay and are served once it is possible."""
+        for stream in self._hungry.values():
+            if stream.polls:
+                stream.error = error
+                stream.changed.set()
+
     async def _serve(self) -> None:
         """Grants until no stream with credits has a queue that may have jobs."""
+        self._poll_if_due()
         while self._hungry:
             await self._explore()
+            self._settle()
             plan = make_plan(self._hungry.values(), self._queues)
             if plan is None:
                 break
             await self._grant(plan)
-        for stream in self._streams.values():
-            if stream.polls and not stream.settled:
+            self._poll_if_due()
+
+    def _settle(self) -> None:
+        """Tells streams that poll and whose queues have nothing now, however much there is in other queues."""
+        for stream in self._hungry.values():
+            if (
+                stream.polls
+                and not stream.settled
+                and not any(self._queues[queue].promises for queue in stream.queues)
+            ):
                 stream.settled = True
                 stream.changed.set()
 
@@ -207,42 +203,41 @@ class Dispatcher:
             unexplored = [self._queues[queue] for queue in touched]
 
     async def _grant(self, plan: Plan) -> None:
-        planned = [self._queues[queue] for queue in plan.quotas]
-        for lanes in planned:
+        # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
+        planned = {queue: self._queues[queue] for queue in plan.quotas}
+        for lanes in planned.values():
             lanes.may_have_jobs = False
             lanes.in_flight = True
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except Unavailable:
-            for lanes in planned:
+            for lanes in planned.values():
                 lanes.may_have_jobs = True
             raise
         finally:
-            for lanes in planned:
+            for lanes in planned.values():
                 lanes.in_flight = False
-        counts = self._deliver(granted)
-        for lanes in planned:
+        counts = self._deliver(granted, planned)
+        for lanes in planned.values():
             for floor in lanes.floors.values():
                 floor.landed()
             if counts.get(lanes.name, 0) >= plan.quotas[lanes.name]:
                 lanes.may_have_jobs = True
 
-    def _deliver(self, granted: Sequence[Grant]) -> dict[str, int]:
+    def _deliver(self, granted: Sequence[Grant], planned: Mapping[str, QueueLanes]) -> dict[str, int]:
         counts: dict[str, int] = {}
         homeless: list[Grant] = []
         soonest: float | None = None
         for lease in granted:
             counts[lease.queue] = counts.get(lease.queue, 0) + 1
-            lanes = self._queues.get(lease.queue)
-            if lanes is not None:
-                lanes.floors[lease.priority].leased(lease.seq)
+            planned[lease.queue].floors[lease.priority].leased(lease.seq)
             soonest = lease.lease_seconds if soonest is None else min(soonest, lease.lease_seconds)
             stream = self._streams.get(lease.stream)
             if stream is None:
                 homeless.append(lease)
                 continue
             stream.deliver(lease)
-            self._holders[lease.lease_id] = (stream, lease)
+            self.holdings.add(stream, lease)
         self._take_turns(granted)
         if homeless:
             self._return(homeless)
@@ -261,8 +256,7 @@ class Dispatcher:
                 self._hungry[number] = stream
 
     def _return(self, leases: Sequence[Grant]) -> None:
-        for lease in leases:
-            self._holders.pop(lease.lease_id, None)
+        self.holdings.drop(leases)
         task = asyncio.create_task(self._give_back_safely(leases))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)

@@ -52,6 +52,11 @@ class QueueLanes:
     in_flight: bool = False
     streams: int = 0  # that subscribe to it
 
+    @property
+    def promises(self) -> bool:
+        """Whether a lease statement might find a job here now."""
+        return not self.explored or (self.may_have_jobs and bool(self.floors))
+
     def arrive(self, arrival: Arrival) -> None:
         """A job has become available."""
         floor = self.floors.get(arrival.priority)
@@ -64,7 +69,8 @@ class QueueLanes:
     def set_back(self, milliseconds: int | None) -> None:
         """Lowers every floor by so much time, None: to the very beginning; and says that there may be jobs."""
         for floor in self.floors.values():
-            floor.seq = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
+            seq = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
+            floor.arrive(seq + 1, in_flight=self.in_flight)
         self.may_have_jobs = True
 
     def gaps(self) -> list[tuple[str, int, int]]:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from broker.errors import Unavailable
 from broker.job import Grant
 
 
@@ -25,9 +26,11 @@ class LeaseStream:
     credits: int = 0
     polls: bool = False  # its client closed its side: it ends when nothing more is to be had
     settled: bool = False  # for one that polls: all its queues were looked at and had nothing more
+    over: bool = False  # the call has ended
+    error: Unavailable | None = None  # for one that polls: its queues cannot be looked at
     outbox: list[Grant] = field(default_factory=list)
     notices: list[tuple[Grant, Notice]] = field(default_factory=list)
-    unreceived: dict[int, Grant] = field(default_factory=dict)
+    unreceived: dict[int, Grant] = field(default_factory=dict)  # by lease_id, without what they carry
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def deliver(self, grant: Grant) -> None:

@@ -83,6 +83,8 @@ async def _responses(
             await reader
         if stop.done():
             raise Unavailable("the broker shuts down")
+        if stream.error is not None:
+            raise stream.error
         if stream.outbox or stream.notices:
             continue
         if stream.polls and _poll_is_over(stream, delivered=delivered, waited=loop.time() >= ends_at):

@@ -105,3 +105,21 @@ def test_the_outermost_priorities_leave_no_gap_beyond_them() -> None:
     queue = QueueLanes("q", {-100: Floor(), 100: Floor()})
 
     assert queue.gaps() == [("q", -100, 100)]
+
+
+def test_a_rewind_outlasts_the_statement_that_was_in_flight() -> None:
+    queue = lanes(p0=1000 * MILLISECOND)
+    queue.in_flight = True
+    queue.set_back(500)
+
+    queue.floors[0].leased(1100 * MILLISECOND)
+    queue.floors[0].landed()
+
+    assert queue.floors[0].seq == 500 * MILLISECOND
+
+
+def test_a_queue_promises_jobs_until_it_was_looked_at() -> None:
+    assert QueueLanes("q").promises
+    assert not QueueLanes("q", explored=True).promises
+    assert QueueLanes("q", {0: Floor()}, explored=True).promises
+    assert not QueueLanes("q", {0: Floor()}, explored=True, may_have_jobs=False).promises

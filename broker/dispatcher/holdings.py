@@ -1,0 +1,85 @@
+"""Leases that workers hold through the streams of this broker: what has arrived, what must go back, whom to tell what.
+
+Hints, in memory only: a lease that ended at another broker is forgotten later. Must not keep what a lease carries.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from broker.dispatcher.stream import LeaseStream, Notice
+from broker.job import Grant
+
+# No lease is prolonged by more than an hour: one of which nothing was heard for longer has ended, at another broker perhaps.
+FORGOTTEN_AFTER_SECONDS = 3700.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """One lease; `heard_at` on the loop's clock."""
+
+    stream: LeaseStream
+    grant: Grant
+    heard_at: float
+
+
+class Holdings:
+    """Leases by their id."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, _Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, stream: LeaseStream, grant: Grant) -> None:
+        """A lease was delivered on `stream`; it goes back if that breaks before it has arrived."""
+        slim = grant._replace(input="", last_failure=None, checkpoint=None)
+        if not stream.polls:
+            stream.unreceived[grant.lease_id] = slim
+        self._held[grant.lease_id] = _Held(stream, slim, asyncio.get_running_loop().time())
+
+    def drop(self, grants: Iterable[Grant]) -> None:
+        """Leases are given back: nobody is told."""
+        for grant in grants:
+            self._held.pop(grant.lease_id, None)
+
+    def confirmed(self, lease_ids: Iterable[int]) -> None:
+        """Leases were prolonged by their workers, so they have arrived there."""
+        now = asyncio.get_running_loop().time()
+        for lease_id in lease_ids:
+            held = self._held.get(lease_id)
+            if held is not None:
+                held.stream.unreceived.pop(lease_id, None)
+                held.heard_at = now
+
+    def ended(self, lease_ids: Iterable[int]) -> None:
+        """Leases have ended by a verb of their worker."""
+        for lease_id in lease_ids:
+            held = self._held.pop(lease_id, None)
+            if held is not None:
+                held.stream.unreceived.pop(lease_id, None)
+
+    def lost(self, lease_ids: Iterable[int]) -> None:
+        """Leases were taken from their worker: it is told to stop."""
+        for lease_id in lease_ids:
+            held = self._held.pop(lease_id, None)
+            if held is not None:
+                held.stream.unreceived.pop(lease_id, None)
+                held.stream.notify(held.grant, Notice.LOST)
+
+    def cancelled(self, lease_ids: Iterable[int]) -> None:
+        """The jobs of leases were cancelled: their workers are told to stop."""
+        for lease_id in lease_ids:
+            held = self._held.get(lease_id)
+            if held is not None:
+                held.stream.notify(held.grant, Notice.CANCELLED)
+
+    def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:
+        """Drops leases whose stream is over, and those that must have ended unheard: nothing was heard for `seconds`."""
+        heard_before = asyncio.get_running_loop().time() - seconds
+        self._held = {
+            lease_id: held
+            for lease_id, held in self._held.items()
+            if not held.stream.over and held.heard_at >= heard_before
+        }

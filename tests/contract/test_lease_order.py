@@ -1,0 +1,141 @@
+"""Who gets which job first: queues in a stream's order, priority within each, then first in first out; streams by turns."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+
+from tests.contract.client import AT_ONCE, Client, new_job
+from tests.contract.tables import Tables
+
+
+async def test_higher_priority_first_and_then_first_in_first_out(client: Client) -> None:
+    wanted = [(5, "a"), (5, "b"), (0, "c"), (0, "d"), (-100, "e")]
+    for priority, name in [wanted[4], wanted[2], wanted[0], wanted[3], wanted[1]]:
+        await client.enqueue(priority=priority, kind=name)
+
+    leases = await client.poll(10)
+
+    assert [lease.kind for lease in leases] == [name for _, name in wanted]
+
+
+async def test_jobs_of_one_call_keep_their_order(client: Client) -> None:
+    enqueued = await client.enqueue_all(*(new_job(kind=f"k{number}") for number in range(50)))
+
+    leases = await client.poll(50)
+
+    assert [lease.job_id for lease in leases] == [job.job_id for job in enqueued]
+
+
+async def test_queues_are_served_strictly_in_the_order_of_the_stream(client: Client) -> None:
+    await client.enqueue(queue="low", priority=100)
+    await client.enqueue(queue="high", priority=-100)
+    await client.enqueue(queue="other")
+
+    leases = await client.poll(10, queues=["high", "low"])
+
+    assert [lease.queue for lease in leases] == ["high", "low"]
+
+
+async def test_a_stream_that_names_no_queue_takes_from_default(client: Client) -> None:
+    await client.enqueue(queue="other")
+    job_id = await client.enqueue()
+
+    assert [lease.job_id for lease in await client.poll(10)] == [job_id]
+
+
+async def test_a_job_that_comes_back_stands_behind_those_that_waited(client: Client) -> None:
+    first = await client.enqueue(retry=AT_ONCE)
+    token = (await client.lease()).lease_token
+    second = await client.enqueue()
+
+    await client.fail(token)
+
+    assert [lease.job_id for lease in await client.poll(10)] == [second, first]
+
+
+async def test_a_released_job_stands_behind_those_that_waited(client: Client) -> None:
+    first = await client.enqueue()
+    token = (await client.lease()).lease_token
+    second = await client.enqueue()
+
+    await client.release(token)
+
+    assert [lease.job_id for lease in await client.poll(10)] == [second, first]
+
+
+async def test_a_priority_that_no_one_has_used_so_far_is_found(client: Client) -> None:
+    async with client.stream(2) as stream:
+        await client.enqueue(priority=3)
+        await stream.leases(1)
+
+        await client.enqueue(priority=-7)
+
+        assert (await stream.leases(1))[0].kind == "task"
+
+
+async def test_streams_at_one_queue_share_it_by_turns(client: Client) -> None:
+    async with AsyncExitStack() as opened:
+        streams = [
+            await opened.enter_async_context(client.stream(100, worker_id=f"worker-{number}"))
+            for number in range(4)
+        ]
+
+        await client.enqueue_all(*(new_job() for _ in range(40)))
+
+        shares = [await stream.leases(10) for stream in streams]
+        assert [len(share) for share in shares] == [10, 10, 10, 10]
+
+
+async def test_no_stream_waits_while_another_gets_more_than_a_thousand(
+    client: Client, tables: Tables
+) -> None:
+    for _ in range(3):
+        await client.enqueue_all(*(new_job(queue="busy") for _ in range(1000)))
+    async with client.stream(10_000, queues=["busy"], worker_id="greedy") as greedy:
+        await greedy.next()
+        await client.enqueue(queue="quiet")
+
+        await client.lease(queues=["quiet"], worker_id="modest")
+
+        rows = await tables.rows(
+            """SELECT worker_id FROM noetl.event WHERE event_type = 'action_started' AND event_id <=
+            (SELECT event_id FROM noetl.event WHERE worker_id = 'modest') AND event_id >=
+            (SELECT max(event_id) FROM noetl.event WHERE event_type = 'job_enqueued')"""
+        )
+        assert Counter(row[0] for row in rows)["greedy"] <= 1000
+
+
+async def test_a_poll_on_an_empty_queue_ends_while_another_stream_is_kept_busy(
+    client: Client, tables: Tables
+) -> None:
+    async with client.stream(10_000, queues=["busy"]) as busy:
+        feeding = asyncio.create_task(_feed(client))
+        await busy.next()
+
+        assert await client.poll(queues=["empty"]) == []
+
+        assert not feeding.done()
+        feeding.cancel()
+
+
+async def test_what_another_broker_puts_in_is_found_while_this_one_is_never_at_rest(
+    client: Client, tables: Tables
+) -> None:
+    async with client.stream(10_000, queues=["busy"]) as busy, client.stream(1, queues=["quiet"]) as quiet:
+        feeding = asyncio.create_task(_feed(client))
+        await busy.next()
+
+        # What a broker puts in that this one hears nothing of.
+        job_id = await client.enqueue(queue="elsewhere")
+        await tables.rows("UPDATE noetl.job SET queue = 'quiet' WHERE job_id = %s", job_id)
+        await tables.rows("UPDATE noetl.ready SET queue = 'quiet' WHERE job_id = %s", job_id)
+
+        assert [lease.job_id for lease in await quiet.leases(1)] == [job_id]
+        assert not feeding.done()
+        feeding.cancel()
+
+
+async def _feed(client: Client) -> None:
+    """A job after the other, for ever, so that the broker's leaser has something to do all the time."""
+    while True:
+        await client.enqueue_all(*(new_job(queue="busy") for _ in range(2)))

@@ -1,0 +1,91 @@
+"""Leases in the memory of one broker: bounded, whoever ends them where."""
+
+from datetime import UTC, datetime
+
+from broker.dispatcher.holdings import Holdings
+from broker.dispatcher.stream import LeaseStream, Notice
+from broker.job import Grant
+
+
+def grant(lease_id: int) -> Grant:
+    return Grant(
+        1, lease_id, 2, "q", 0, 3, 1, 0, 30.0, datetime(2026, 1, 1, tzinfo=UTC), "task", 3, "x" * 1000,
+        None, None, None, None, None, None, "failure", "checkpoint",
+    )  # fmt: skip
+
+
+def held(*lease_ids: int) -> tuple[Holdings, LeaseStream]:
+    holdings, stream = Holdings(), LeaseStream(1, "worker", ("q",), 30.0)
+    for lease_id in lease_ids:
+        holdings.add(stream, grant(lease_id))
+    return holdings, stream
+
+
+async def test_what_a_lease_carries_is_not_kept_while_it_runs() -> None:
+    _, stream = held(1)
+
+    assert stream.unreceived[1].input == ""
+    assert (stream.unreceived[1].last_failure, stream.unreceived[1].checkpoint) == (None, None)
+
+
+async def test_what_a_client_that_closed_its_side_gets_counts_as_received() -> None:
+    holdings, stream = Holdings(), LeaseStream(1, "worker", ("q",), 30.0, polls=True)
+
+    holdings.add(stream, grant(1))
+
+    assert stream.unreceived == {}
+
+
+async def test_a_prolonged_lease_has_arrived() -> None:
+    holdings, stream = held(1, 2)
+
+    holdings.confirmed([2, 99])
+
+    assert list(stream.unreceived) == [1]
+
+
+async def test_an_ended_lease_is_neither_given_back_nor_announced() -> None:
+    holdings, stream = held(1)
+
+    holdings.ended([1, 99])
+    holdings.lost([1])
+    holdings.cancelled([1])
+
+    assert (stream.unreceived, stream.notices, len(holdings)) == ({}, [], 0)
+
+
+async def test_a_lost_lease_is_announced_once_and_not_given_back() -> None:
+    holdings, stream = held(1)
+
+    holdings.lost([1])
+    holdings.lost([1])
+
+    assert [(lease.lease_id, notice) for lease, notice in stream.notices] == [(1, Notice.LOST)]
+    assert stream.unreceived == {}
+
+
+async def test_a_cancelled_lease_is_announced_and_still_held() -> None:
+    holdings, stream = held(1)
+
+    holdings.cancelled([1])
+
+    assert [notice for _, notice in stream.notices] == [Notice.CANCELLED]
+    assert len(holdings) == 1
+
+
+async def test_leases_of_streams_that_are_over_are_forgotten() -> None:
+    holdings, stream = held(1, 2)
+    stream.over = True
+
+    holdings.forget()
+
+    assert len(holdings) == 0
+
+
+async def test_leases_of_which_nothing_is_heard_any_more_are_forgotten() -> None:
+    holdings, _ = held(1, 2)
+
+    holdings.forget()
+    assert len(holdings) == 2
+    holdings.forget(seconds=-1)
+    assert len(holdings) == 0
