@@ -4,7 +4,6 @@ Nothing in a failure is a reason to refuse it.
 """
 
 import json
-import sys
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -21,6 +20,9 @@ MAX_MESSAGE_BYTES = 8 * 1024
 MAX_TYPE_CHARACTERS = 128
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_STACK_TRACE_BYTES = 32 * 1024
+# Where an error's detail turns to the result; within a text its quotes would be escaped.
+_RESULT = ',"result":'
+_JSON_BLANKS = " \t\n\r"
 
 
 class ReadFailure(NamedTuple):
@@ -53,17 +55,21 @@ def read_failure(message: job_pb2.Failure) -> ReadFailure:
 
 def recorded_failure_message(detail: str) -> job_pb2.Failure:
     """The failure that an `action_error` event recorded; `detail` is that event's JSON."""
-    members: dict[str, Any] = json.loads(detail, parse_float=_finite)
+    # The result is the last but one member, and goes out as it came in: written anew its numbers could grow, or change.
+    facts, _, rest = detail.partition(_RESULT)
+    members: dict[str, Any] = json.loads(facts + "}")
     failure = job_pb2.Failure(
-        message=members.get("error") or "",
-        type=members.get("error_type") or "",
-        status_code=members.get("status_code"),
-        stack_trace=members.get("stack_trace") or "",
+        message=members["error"],
+        type=members["error_type"],
+        status_code=members["status_code"],
+        stack_trace=members.get("stack_trace", ""),
     )
-    if members.get("retry_after_seconds") is not None:
+    if "retry_after_seconds" in members:
         failure.retry_after.CopyFrom(duration_message(timedelta(seconds=members["retry_after_seconds"])))
-    if members.get("result") is not None:
-        failure.result_json = json.dumps(members["result"], ensure_ascii=False, separators=(",", ":"))
+    start = len(rest) - len(rest.lstrip(_JSON_BLANKS))
+    result, end = json.JSONDecoder().raw_decode(rest, start)
+    if result is not None:
+        failure.result_json = rest[start:end]
     return failure
 
 
@@ -99,8 +105,3 @@ def _cut(text: str, max_bytes: int) -> str:
     if len(text) * 4 <= max_bytes:
         return text
     return text.encode()[:max_bytes].decode(errors="ignore")
-
-
-def _finite(digits: str) -> float:
-    """A number beyond a double as the largest double: infinity could not be written as JSON again."""
-    return max(-sys.float_info.max, min(float(digits), sys.float_info.max))
