@@ -72,8 +72,9 @@ class Stream:
     async def leases(self, count: int) -> list[job_pb2.Lease]:
         """The next `count` leases, waited for; never more come in the messages that bring them."""
         found: list[job_pb2.Lease] = []
-        while len(found) < count:
-            found.extend((await self.next()).leases)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(found) < count:
+                found.extend((await self.next()).leases)
         assert len(found) == count
         return found
 
@@ -88,8 +89,11 @@ class Stream:
     async def rest(self) -> list[job_pb2.Lease]:
         """Closes this side; whatever else is delivered until the broker ends the stream."""
         await self.half_close()
+        leases: list[job_pb2.Lease] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
-            return [lease async for response in self._call for lease in response.leases]
+            while isinstance(response := await self._call.read(), pb.LeaseResponse):
+                leases.extend(response.leases)
+        return leases
 
     async def half_close(self) -> None:
         """Says that no more requests come."""
@@ -105,7 +109,7 @@ class Stream:
         """The error that ends the call, waited for."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             try:
-                async for _ in self._call:
+                while isinstance(await self._call.read(), pb.LeaseResponse):
                     pass
             except grpc.RpcError as error:
                 return error
