@@ -16,9 +16,10 @@ from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of, undeliver
 from broker.lifecycle.release import BY_BREAK, BY_WORKER, RETURNS_UNTIL_DECIDED, unreceived
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
-from broker.lifecycle.turns import CANCELLED, Turn, Turns
+from broker.lifecycle.turns import Turn, Turns
 from broker.policy.decision import Failure, Verdict
 from broker.store import executions as store
+from broker.store.cancel import cancel_waiting
 from broker.store.events import EventKind
 from broker.store.executions import StepEvent
 from broker.store.finish import Completion, Ended, Facts, complete, facts, fail, release
@@ -164,21 +165,24 @@ class Steps:
     async def _take_back(
         self, turn: Turn, known: Mapping[int, Facts], why: str, *, undelivered: bool = False
     ) -> set[int]:
-        """Makes the jobs available again; a failure instead where the execution is cancelled or it was returned too often."""
-        cancelled = {id_: lease for id_, lease in known.items() if lease.execution_id in turn.cancelled}
-        failures = {id_: Reported(Failure(message=why, type=CANCELLED)) for id_ in cancelled}
+        """Makes the jobs available again; dead where the execution is cancelled, a failure where they were returned too often."""
         too_often = {
             id_: lease
             for id_, lease in known.items()
-            if undelivered and id_ not in cancelled and lease.returns + 1 >= RETURNS_UNTIL_DECIDED
+            if undelivered
+            and lease.execution_id not in turn.cancelled
+            and lease.returns + 1 >= RETURNS_UNTIL_DECIDED
         }
-        failures |= {id_: undeliverable() for id_ in too_often}
-        _, ended = await self._end_failed(turn, {**cancelled, **too_often}, failures, undelivered=undelivered)
-        others = {id_: lease for id_, lease in known.items() if id_ not in failures}
+        failures = {id_: undeliverable() for id_ in too_often}
+        _, ended = await self._end_failed(turn, too_often, failures, undelivered=undelivered)
+        others = {id_: lease for id_, lease in known.items() if id_ not in too_often}
         granted_until = [lease.expires_at for lease in others.values()] if undelivered else None
         arrivals = (
             await release(self._session, list(others), why, granted_until=granted_until) if others else {}
         )
+        reasons = {others[id_].execution_id: others[id_].cancelled for id_ in arrivals}
+        for execution_id in sorted(turn.cancelled & reasons.keys()):
+            await cancel_waiting(self._session, execution_id, reasons[execution_id] or why)
         turn.after_commit.append(lambda: self._signals.arrived(arrivals.values()))
         turn.after_commit.append(lambda: self._signals.ended([*arrivals, *ended]))
         return {*arrivals, *ended}
