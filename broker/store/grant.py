@@ -11,7 +11,9 @@ from broker.store.session import Session
 
 # Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Places are chosen
 # without a lock and then locked by ctid, so that a second broker skips just those and not whole lanes. The n-th job of a queue
-# goes to that queue's n-th slot. A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint.
+# goes to that queue's n-th slot. Bodies are read by one scan, between the lowest and the highest id so that other partitions are
+# left alone; a lookup per job would go through all of them each time. A job that is not fresh brings what its earlier attempts left:
+# the last failure, a checkpoint; only then are those looked for.
 _GRANT = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
 wanted AS MATERIALIZED (
@@ -33,20 +35,23 @@ taken AS (
   RETURNING queue, priority, seq, job_id, attempts, returns
 ),
 slotted AS MATERIALIZED (
-  SELECT g.*, (%b::int4[])[f.first_slot + g.position] AS stream
+  SELECT g.*, (SELECT %b::int4[])[f.first_slot + g.position] AS stream
   FROM (SELECT taken.*, row_number() OVER (PARTITION BY queue ORDER BY priority DESC, seq)::int4 AS position FROM taken) g
   JOIN (SELECT DISTINCT queue, first_slot FROM wanted) f USING (queue)
 ),
+body AS MATERIALIZED (
+  SELECT job_id, kind, max_attempts, input, execution_id, step, attempt_timeout_seconds, dependency, traceparent, labels::text
+  FROM job WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken))
+    AND job_id >= (SELECT min(job_id) FROM taken) AND job_id <= (SELECT max(job_id) FROM taken)
+),
 granted AS MATERIALIZED (
-  SELECT g.*, s.worker_id, s.lease_seconds, j.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
-    least(t.now + s.lease_seconds * interval '1 second', t.now + j.attempt_timeout_seconds * interval '1 second') AS expires_at,
-    t.now + j.attempt_timeout_seconds * interval '1 second' AS timeout_at
+  SELECT g.*, s.worker_id, s.lease_seconds, j.max_attempts, j.execution_id, j.step,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
+    (SELECT now FROM t) + least(s.lease_seconds, j.attempt_timeout_seconds) * interval '1 second' AS expires_at,
+    (SELECT now FROM t) + j.attempt_timeout_seconds * interval '1 second' AS timeout_at
   FROM slotted g
+  JOIN body j USING (job_id)
   LEFT JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
-  CROSS JOIN t
-  CROSS JOIN LATERAL (
-    SELECT kind, max_attempts, input, execution_id, step, attempt_timeout_seconds, dependency, traceparent, labels::text
-    FROM job WHERE job.job_id = g.job_id OFFSET 0) j
 ),
 leased AS (
   INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue)
@@ -58,13 +63,12 @@ logged AS (
   FROM granted
 )
 SELECT g.stream, g.lease_id, g.job_id, g.queue, g.priority, g.seq, g.attempts + 1, g.returns,
-  extract(epoch FROM g.expires_at - t.now)::float8, g.expires_at, g.kind, g.max_attempts, g.input, g.execution_id, g.step,
-  g.attempt_timeout_seconds, g.dependency, g.traceparent, g.labels, f.detail, c.body
-FROM granted g CROSS JOIN t
-LEFT JOIN LATERAL (
-  SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4 AND g.attempts > 0
-  ORDER BY e.event_id DESC LIMIT 1) f ON true
-LEFT JOIN LATERAL (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id AND g.seq <> g.job_id OFFSET 0) c ON true
+  extract(epoch FROM g.expires_at - (SELECT now FROM t))::float8, g.expires_at, j.kind, j.max_attempts, j.input, j.execution_id, j.step,
+  j.attempt_timeout_seconds, j.dependency, j.traceparent, j.labels,
+  CASE WHEN g.attempts > 0 THEN (
+    SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4 ORDER BY e.event_id DESC LIMIT 1) END,
+  CASE WHEN g.seq <> g.job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END
+FROM granted g JOIN body j USING (job_id)
 ORDER BY g.queue, g.priority DESC, g.seq
 """
 
