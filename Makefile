@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint format stubs constraints containers clean
+.PHONY: help venv demo test bench check lint format stubs constraints containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: $(STAMP) ## see a step fail, be retried by the broker's decision, and end 
 
 test: $(STAMP) ## run every test on the PostgreSQL of the wheel (REPRISE_TEST_POSTGRES=system: on the system's)
 	python -m pytest $(ARGS)
+
+bench: $(STAMP) ## measure throughput and latency against raw SQL; prints a table, writes bench/results/ (ARGS='--rounds 1')
+	@python -m bench $(ARGS)
 
 check: lint test ## everything that must pass before a commit: lint and test
 
