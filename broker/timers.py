@@ -61,6 +61,10 @@ class Timer:
             except Unavailable as error:
                 _log.warning("timer=%s waits for the database error=%r", self._name, str(error))
                 seconds = None
+            except Exception:
+                # One sweep that fails must not stop the others, nor the calls of clients: it is tried again, and the log says so.
+                _log.exception("timer=%s failed", self._name)
+                seconds = None
             if seconds is not None:
                 self.due_in(seconds)
             await self._sleep(loop)

@@ -7,12 +7,7 @@ PARTITIONS_AHEAD_DAYS = 7
 _ENSURE_PARTITIONS = "SELECT noetl.ensure_partitions(%b::int4)"
 
 # Events are found by block range: blocks written since the last time are summarized, so that a reader need not read them all.
-_SUMMARIZE = """
-SELECT sum(brin_summarize_new_values(i.indexrelid::regclass)) FROM pg_index i
-JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-JOIN pg_inherits h ON h.inhrelid = i.indrelid
-WHERE h.inhparent = 'noetl.event_log'::regclass AND a.amname = 'brin' AND c.relkind = 'i'
-"""
+_SUMMARIZE = "SELECT noetl.summarize_events()"
 
 # A key goes 24 h after its job has ended. Oldest jobs first, behind those looked at before.
 _DROP_KEYS = """

@@ -195,6 +195,14 @@ BEGIN
 END $$;
 SELECT noetl.ensure_partitions(7);
 
+-- Brings the block range summaries of events up to date; run by its owner, as only an owner may.
+CREATE FUNCTION noetl.summarize_events() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = noetl, pg_catalog AS $$
+  SELECT sum(brin_summarize_new_values(i.indexrelid::regclass)) FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+  JOIN pg_inherits h ON h.inhrelid = i.indrelid
+  WHERE h.inhparent = 'noetl.event_log'::regclass AND a.amname = 'brin' AND c.relkind = 'i'
+$$;
+
 -- Where a job's row lies, for a reader: status, attempts, when it may run, until when it is leased. No row: it has ended.
 CREATE FUNCTION noetl.lane_of(wanted_job bigint, job_queue text, job_priority smallint)
   RETURNS TABLE (status text, attempts smallint, available_at timestamptz, lease_expires_at timestamptz) LANGUAGE sql STABLE ROWS 1 AS $$
