@@ -83,6 +83,10 @@ class Advancer:
             jobs.extend(await self._record(execution.execution_id, actions))
         return await self._enqueue(jobs)
 
+    def forget(self) -> None:
+        """The transaction was rolled back: what it wrote is not there to be referred to."""
+        self._enqueuer.forget()
+
     async def _progress(self, executions: Sequence[LockedExecution]) -> dict[int, Progress]:
         ids = [execution.execution_id for execution in executions]
         started = await started_steps(self._session, ids)

@@ -51,8 +51,13 @@ class Turns:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """A transaction without executions to advance. Raises Unavailable."""
-        async with self._busy, self.session.transaction():
-            yield
+        async with self._busy:
+            try:
+                async with self.session.transaction():
+                    yield
+            except BaseException:
+                self.advancer.forget()
+                raise
 
     @asynccontextmanager
     async def holding(self, job_ids: Iterable[int]) -> AsyncIterator[Turn]:

@@ -152,6 +152,11 @@ class Enqueuer:
             else:
                 return [Placed(*row) for row in rows]
 
+    def forget(self) -> None:
+        """Looks queues and policies up anew: those that a transaction added are gone when it was rolled back."""
+        self._queues = set()
+        self._policy_ids.clear()
+
     async def _know(self, jobs: Sequence[NewJob]) -> None:
         """Makes sure that every queue and policy of `jobs` has its row; costs nothing once they are known."""
         queues = {job.queue for job in jobs} - self._queues
