@@ -52,7 +52,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A directory of this test's own whose path is short enough for a socket, and which a server's user may pass through."""
-    place = Path(tempfile.mkdtemp(prefix="reprise-"))
+    place = Path(tempfile.mkdtemp(prefix="reprise-", dir=_memory()))
     place.chmod(0o711)
     yield place
     shutil.rmtree(place)

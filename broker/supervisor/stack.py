@@ -56,10 +56,10 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            cleanup.callback(self._stop_children)
             self._config.logs.mkdir(parents=True, exist_ok=True)
             if not self._config.database_url:
                 self._start_database(cleanup)
+            cleanup.callback(self._stop_children)
             self.address = self._start(self._broker_spec()).split()[0]
             self._start(self._worker_spec())
             self._cleanup = cleanup.pop_all()

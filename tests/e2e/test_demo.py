@@ -66,6 +66,7 @@ async def test_its_lines_to_copy_work_on_what_it_left(
     registered, started, watched = [
         await _shell(line.replace("127.0.0.1:50051", announced[1])) for line in lines
     ]
+    await dev.stop()
     assert '"path": "tests/retry/verify"' in registered
     assert '"executionId"' in started
     assert '"EXECUTION_STATUS_FAILED"' in watched

@@ -3,8 +3,7 @@
 import re
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -18,17 +17,24 @@ StartDev = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture
-def start_dev(start_process: StartProcess, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartDev:
+async def start_dev(
+    start_process: StartProcess, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[StartDev]:
     """Starts `reprise dev` on a free port, with data and logs below `short_path`; returns it once it says that it is ready."""
     monkeypatch.delenv("REPRISE_DATABASE_URL", raising=False)
+    started = []
 
     async def start(*arguments: str) -> Process:
         places = ("--data", str(short_path / "data"), "--logs", str(short_path / "logs"))
         process = await start_process("broker.cli", "dev", "--listen", "127.0.0.1:0", *places, *arguments)
+        started.append(process)
         await process.output_with("ready ")
         return process
 
-    return start
+    yield start
+    # Not killed: its database would still be writing while its directory is removed.
+    for process in started:
+        await process.stop()
 
 
 def _announced(process: Process, name: str) -> str:
@@ -71,21 +77,29 @@ async def test_it_stops_cleanly_and_leaves_no_process(start_dev: StartDev, numbe
     assert not [part for part in parts if part.is_running()]
 
 
-async def test_data_is_kept_and_a_second_start_takes_less_than_two_seconds(start_dev: StartDev) -> None:
+async def test_data_is_kept_from_run_to_run(start_dev: StartDev) -> None:
     first = await start_dev()
     with psycopg.connect(_announced(first, "database")) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     await first.stop()
-    took: list[float] = []
-    # One of three, because other work may hold up a machine for a moment.
-    while not took or (min(took) >= 2 and len(took) < 3):
-        began = time.monotonic()
-        second = await start_dev()
-        took.append(time.monotonic() - began)
-        with psycopg.connect(_announced(second, "database")) as connection:
-            assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
-        await second.stop()
-    assert min(took) < 2
+    second = await start_dev()
+    with psycopg.connect(_announced(second, "database")) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+async def test_a_second_start_costs_less_than_two_seconds_of_work(start_dev: StartDev) -> None:
+    """Work, not time: what else a machine does must not decide. Alone on two cores it is ready in 0.9 s (2026-11-23)."""
+    await (await start_dev()).stop()
+    second = await start_dev()
+    spent = [part.cpu_times() for part in (psutil.Process(second.pid), *_parts(second))]
+    assert sum(part.user + part.system + part.children_user + part.children_system for part in spent) < 2
+
+
+async def test_no_part_loses_another_when_all_stop(start_dev: StartDev, short_path: Path) -> None:
+    dev = await start_dev()
+    await dev.stop()
+    for log in ("broker.log", "worker.log"):
+        assert not re.search(r"WARNING|ERROR|CRITICAL", (short_path / "logs" / log).read_text())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
