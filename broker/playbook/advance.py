@@ -21,7 +21,7 @@ from broker.playbook.progress import (
     StartStep,
     StepRecord,
 )
-from broker.playbook.rendering import NotRendered, Renderer, place_of, refuse_giant, render_input
+from broker.playbook.rendering import NotRendered, Renderer, place_of, refuse_giant, render_input, write_value
 from broker.policy.expression import ExpressionError
 from broker.policy.facts import CONDITION_ERROR, Failure
 
@@ -208,6 +208,8 @@ class _Advance:
             if step.result is not None and not step.is_router:
                 result = Renderer(self._names_after(number)).render(step.result)
                 refuse_giant(step.result, result)
+            else:
+                write_value(step.at, result)
         except NotRendered as error:
             self._failed.append(_Failed(record.ended_order, step.name, error.failure))
         else:

@@ -122,8 +122,16 @@ def refuse_giant(at: Located, value: object) -> None:
     """Raises NotRendered for what has more bytes as JSON than a job's input may have; `at` is what it is for."""
     try:
         weigh(value, INPUT_LIMIT, _CHARACTERS_PER_VALUE)
-        is_giant = len(json.dumps(value, ensure_ascii=False).encode()) > INPUT_LIMIT
+        is_giant = len(write_value(at, value).encode()) > INPUT_LIMIT
     except ExpressionError:
         is_giant = True
     if is_giant:
         raise NotRendered(f"{place_of(at)}: the data has more than {INPUT_LIMIT} bytes as JSON")
+
+
+def write_value(at: Located, value: object) -> str:
+    """The value as JSON. Raises NotRendered for a number beyond all floats, as a result may hold one (1e999)."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise NotRendered(f"{place_of(at)}: cannot be written as JSON: {error}") from error
