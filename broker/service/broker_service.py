@@ -28,6 +28,8 @@ from broker.service.translate.new_jobs import NewJobReader
 _MAX_ITEMS = 1000
 _MAX_RESULT_BYTES = 1024 * 1024
 _MAX_CHECKPOINT_BYTES = 64 * 1024
+# Traces quote conditions: a thousand of them could pass the 3 MiB that a message may have.
+_MAX_TRACES_BYTES = 2 * 1024 * 1024
 
 _Context = grpc.aio.ServicerContext[object, object]
 
@@ -134,7 +136,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
 
     @reports_errors
     async def Fail(self, request: pb.FailRequest, context: _Context) -> pb.FailResponse:
-        """Attempts that failed: facts in, decisions out."""
+        """Attempts that failed: facts in, decisions out; beyond 2 MiB of them without their traces, which the events keep."""
         _check_count("attempts", request.attempts)
         failed: list[FailedResult] = []
         wanted: list[int] = []
@@ -144,13 +146,15 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
                 failed.append(FailedResult(lease, Reported(*read_failure(attempt.failure))))
                 wanted.append(index)
         answers = [pb.Failed(outcome=pb.LEASE_OUTCOME_LOST) for _ in request.attempts]
+        room = _MAX_TRACES_BYTES if request.trace else 0
         if failed:
             for index, answer in zip(wanted, await self._lifecycle.fail(failed), strict=True):
                 answers[index] = pb.Failed(outcome=pb.LeaseOutcome.ValueType(answer.outcome))
                 if answer.decision is not None:
                     answers[index].decision.CopyFrom(
-                        decision_message(answer.decision, answer.available_at, with_trace=request.trace)
+                        decision_message(answer.decision, answer.available_at, with_trace=room > 0)
                     )
+                    room -= answers[index].decision.ByteSize()
         return pb.FailResponse(results=answers)
 
     @reports_errors
