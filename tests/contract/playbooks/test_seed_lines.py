@@ -1,6 +1,7 @@
 """The lines of the seed, each on a step of a playbook: attempts, waits, statuses, and both of its queries."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,12 @@ async def fail_until_dead(run: Run, step: str, move_clock: MoveClock) -> list[fl
         await move_clock(waits[-1])
     assert decision.verdict == DEAD
     return waits
+
+
+def test_example_is_the_playbook_of_the_seed_word_for_word() -> None:
+    example = Path(__file__).parents[3] / "examples" / "retry.yaml"
+
+    assert example.read_text() == SEED.lstrip()
 
 
 async def test_three_attempts_end_dead_at_three_of_three_with_waits_of_1_and_1_5_seconds(
