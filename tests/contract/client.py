@@ -158,6 +158,10 @@ class Client:
         (lease,) = await self.poll(1, **{"wait": PATIENCE_SECONDS, **asked})
         return lease
 
+    def open_stream(self) -> Stream:
+        """A Lease call that has said nothing yet."""
+        return Stream(self._open_lease_call())
+
     @asynccontextmanager
     async def stream(
         self,
@@ -169,7 +173,7 @@ class Client:
         worker_id: str = "worker-1",
     ) -> AsyncIterator[Stream]:
         """A Lease call that has subscribed; broken at the end of the block unless it has ended."""
-        stream = Stream(self._open_lease_call())
+        stream = self.open_stream()
         await stream.ask(
             credit,
             worker_id=worker_id,
