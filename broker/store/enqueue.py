@@ -10,6 +10,7 @@ from psycopg import errors as pg_errors
 
 from broker.errors import Unavailable
 from broker.job import NewJob
+from broker.store.arrays import Float8s, Instants, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 from broker.store.upkeep import ensure_partitions
 
@@ -122,22 +123,22 @@ class Enqueuer:
         await self._know(jobs)
         keyed = any(job.idempotency_key is not None for job in jobs)
         arguments = (
-            [job.queue for job in jobs],
-            [job.kind for job in jobs],
-            [job.input for job in jobs],
-            [job.priority for job in jobs],
-            [None if job.policy is None else self._policy_ids[job.policy] for job in jobs],
-            [job.max_attempts for job in jobs],
-            [job.delay_seconds for job in jobs],
-            [job.run_at for job in jobs],
-            [job.idempotency_key for job in jobs],
-            [job.dependency for job in jobs],
-            [job.attempt_timeout_seconds for job in jobs],
-            [job.labels for job in jobs],
-            [job.traceparent for job in jobs],
-            [job.execution_id for job in jobs],
-            [job.step for job in jobs],
-            list(calls),
+            Texts([job.queue for job in jobs]),
+            Texts([job.kind for job in jobs]),
+            Texts([job.input for job in jobs]),
+            Int2s([job.priority for job in jobs]),
+            Int4s([None if job.policy is None else self._policy_ids[job.policy] for job in jobs]),
+            Int2s([job.max_attempts for job in jobs]),
+            Float8s([job.delay_seconds for job in jobs]),
+            Instants([job.run_at for job in jobs]),
+            Texts([job.idempotency_key for job in jobs]),
+            Texts([job.dependency for job in jobs]),
+            Float8s([job.attempt_timeout_seconds for job in jobs]),
+            Texts([job.labels for job in jobs]),
+            Texts([job.traceparent for job in jobs]),
+            Int8s([job.execution_id for job in jobs]),
+            Texts([job.step for job in jobs]),
+            Int4s(calls),
         )
         statement = _ENQUEUE_KEYED if keyed else _ENQUEUE
         while True:
@@ -161,15 +162,15 @@ class Enqueuer:
         """Makes sure that every queue and policy of `jobs` has its row; costs nothing once they are known."""
         queues = {job.queue for job in jobs} - self._queues
         if queues:
-            await self._session.rows(_REGISTER_QUEUES, (list(queues),))
+            await self._session.rows(_REGISTER_QUEUES, (Texts(queues),))
             self._queues = (self._queues if len(self._queues) < _KNOWN_LIMIT else set()) | queues
         policies = {job.policy for job in jobs if job.policy is not None} - self._policy_ids.keys()
         if policies:
-            await self._session.rows(_INTERN_POLICY, (list(policies),))
+            await self._session.rows(_INTERN_POLICY, (Texts(policies),))
             if len(self._policy_ids) > _KNOWN_LIMIT:
                 self._policy_ids.clear()
                 policies = {job.policy for job in jobs if job.policy is not None}
-            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (list(policies),)))
+            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (Texts(policies),)))
 
 
 class PolicyBodies:
@@ -185,5 +186,5 @@ class PolicyBodies:
             if len(self._bodies) > _KNOWN_LIMIT:
                 self._bodies.clear()
                 missing = policy_ids
-            self._bodies.update(await session.rows(_POLICY_BODIES, (list(missing),)))
+            self._bodies.update(await session.rows(_POLICY_BODIES, (Int4s(missing),)))
         return self._bodies

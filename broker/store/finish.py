@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from broker.job import Arrival
+from broker.store.arrays import Float8s, Instants, Int8s, Texts
 from broker.store.session import Session
 
 _NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),\n"
@@ -202,15 +203,15 @@ class SpentLease(NamedTuple):
 
 async def complete(session: Session, completions: Sequence[Completion]) -> set[int]:
     """The leases that were found and are now done. No lease_id may stand twice. Raises Unavailable."""
-    ids = [completion.lease_id for completion in completions]
+    ids = Int8s([completion.lease_id for completion in completions])
     rows = await session.rows(
         _COMPLETE,
         (
             ids,
             ids,
-            [completion.result for completion in completions],
-            [completion.execution_id for completion in completions],
-            [completion.step for completion in completions],
+            Texts([completion.result for completion in completions]),
+            Int8s([completion.execution_id for completion in completions]),
+            Texts([completion.step for completion in completions]),
         ),
     )
     return {row[0] for row in rows}
@@ -218,7 +219,7 @@ async def complete(session: Session, completions: Sequence[Completion]) -> set[i
 
 async def facts(session: Session, lease_ids: Sequence[int]) -> dict[int, Facts]:
     """What is known of those leases that still exist, by lease_id. Raises Unavailable."""
-    return {row[0]: Facts._make(row) for row in await session.rows(_FACTS, (list(lease_ids),))}
+    return {row[0]: Facts._make(row) for row in await session.rows(_FACTS, (Int8s(lease_ids),))}
 
 
 async def fail(
@@ -232,7 +233,7 @@ async def fail(
 
     With `only_expired` those that have expired; with `granted_until` those that expire then: not prolonged since their grant.
     """
-    ids = [lease.lease_id for lease in failed]
+    ids = Int8s([lease.lease_id for lease in failed])
     rows = await session.rows(
         _FAIL,
         (
@@ -242,11 +243,11 @@ async def fail(
             granted_until,
             not only_expired and granted_until is None,
             ids,
-            [lease.delay_seconds for lease in failed],
-            [lease.error for lease in failed],
-            [lease.verdict for lease in failed],
-            [lease.execution_id for lease in failed],
-            [lease.step for lease in failed],
+            Float8s([lease.delay_seconds for lease in failed]),
+            Texts([lease.error for lease in failed]),
+            Texts([lease.verdict for lease in failed]),
+            Int8s([lease.execution_id for lease in failed]),
+            Texts([lease.step for lease in failed]),
         ),
     )
     return {row[0]: Ended._make(row) for row in rows}
@@ -259,9 +260,8 @@ async def release(
 
     With `granted_until` they come back undelivered, which counts towards their returns: those that expire then, as granted.
     """
-    rows = await session.rows(
-        _RELEASE, (list(lease_ids), granted_until, granted_until, granted_until is None, why)
-    )
+    until = None if granted_until is None else Instants(granted_until)
+    rows = await session.rows(_RELEASE, (Int8s(lease_ids), until, until, until is None, why))
     return {lease_id: Arrival(queue, priority, seq) for lease_id, queue, priority, seq in rows}
 
 
@@ -269,8 +269,8 @@ async def extend(
     session: Session, lease_ids: Sequence[int], checkpoints: Sequence[str | None], seconds: float | None
 ) -> dict[int, ExtendedLease]:
     """The leases that were found, now good for `seconds` from now (None: for as long as first asked for). Raises Unavailable."""
-    ids = list(lease_ids)
-    rows = await session.rows(_EXTEND, (seconds, ids, ids, list(checkpoints)))
+    ids = Int8s(lease_ids)
+    rows = await session.rows(_EXTEND, (seconds, ids, ids, Texts(checkpoints)))
     return {row[0]: ExtendedLease._make(row) for row in rows}
 
 
@@ -278,6 +278,6 @@ async def spent(session: Session, leases: Sequence[tuple[int, int]]) -> dict[int
     """The events that ended leases, given as (job_id, lease_id), by lease_id, oldest first. Raises Unavailable."""
     found: dict[int, list[SpentLease]] = {}
     job_ids, lease_ids = zip(*leases, strict=True)
-    for row in await session.rows(_SPENT, (list(job_ids), list(lease_ids))):
+    for row in await session.rows(_SPENT, (Int8s(job_ids), Int8s(lease_ids))):
         found.setdefault(row[0], []).append(SpentLease._make(row))
     return found

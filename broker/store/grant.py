@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.job import Grant
+from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 
 # Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Places are chosen
@@ -109,15 +110,15 @@ async def grant(
     rows = await session.rows(
         _GRANT,
         (
-            [lane.queue for lane in lanes],
-            [lane.priority for lane in lanes],
-            [lane.floor for lane in lanes],
-            [lane.quota for lane in lanes],
-            [lane.first_slot for lane in lanes],
-            list(slots),
-            [taker.stream for taker in takers],
-            [taker.worker_id for taker in takers],
-            [taker.lease_seconds for taker in takers],
+            Texts([lane.queue for lane in lanes]),
+            Int2s([lane.priority for lane in lanes]),
+            Int8s([lane.floor for lane in lanes]),
+            Int4s([lane.quota for lane in lanes]),
+            Int4s([lane.first_slot for lane in lanes]),
+            Int4s(slots),
+            Int4s([taker.stream for taker in takers]),
+            Texts([taker.worker_id for taker in takers]),
+            Float8s([taker.lease_seconds for taker in takers]),
         ),
     )
     return [Grant._make(row) for row in rows]
@@ -126,7 +127,7 @@ async def grant(
 async def discover(session: Session, gaps: Sequence[tuple[str, int, int]]) -> list[tuple[str, int]]:
     """The highest (queue, priority) with jobs in each gap (queue, above, below), both ends excluded. Raises Unavailable."""
     queues, above, below = zip(*gaps, strict=True)
-    rows = await session.rows(_DISCOVER, (list(queues), list(above), list(below)))
+    rows = await session.rows(_DISCOVER, (Texts(queues), Int2s(above), Int2s(below)))
     return [(queue, priority) for queue, priority in rows]
 
 

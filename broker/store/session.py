@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from broker.errors import Unavailable
+from broker.store.arrays import teach_arrays
 
 # Generic plans, made without statistics of the lanes, cannot flip when a table is seen empty or huge
 # (a lease statement went from 8 to 26 ms that way; River's from 15 000 to 1 000 jobs/s). Nested loops stay where a LATERAL asks for one.
@@ -107,6 +108,7 @@ class Session:
             )
         except _AWAY as error:
             raise Unavailable("the database is away") from error
+        teach_arrays(self._connection)
         return self._connection
 
     async def _drop_if_lost(self) -> None:

@@ -38,11 +38,17 @@ WHERE idempotency_key IS NOT NULL AND finished_at < noetl.clock() - interval '24
 
 # Checkpoints of jobs that have ended, and cancellations of leases that are gone.
 _DROP_CHECKPOINTS = """
-DELETE FROM checkpoint c WHERE NOT EXISTS (
-  SELECT FROM job j CROSS JOIN LATERAL noetl.lane_of(j.job_id, j.queue, j.priority) WHERE j.job_id = c.job_id)
+DELETE FROM checkpoint WHERE job_id = ANY(ARRAY(
+  SELECT c.job_id FROM checkpoint c
+  LEFT JOIN LATERAL (SELECT priority, queue FROM job WHERE job.job_id = c.job_id OFFSET 0) j ON true
+  LEFT JOIN LATERAL (SELECT status FROM noetl.lane_of(c.job_id, j.queue, j.priority) OFFSET 0) lane ON true
+  WHERE lane.status IS NULL LIMIT 1000))
 """
 _DROP_CANCELLATIONS = """
-DELETE FROM cancellation c WHERE NOT EXISTS (SELECT FROM lease WHERE lease.lease_id = c.lease_id)
+DELETE FROM cancellation WHERE lease_id = ANY(ARRAY(
+  SELECT c.lease_id FROM cancellation c
+  LEFT JOIN LATERAL (SELECT lease_id FROM lease WHERE lease.lease_id = c.lease_id OFFSET 0) l ON true
+  WHERE l.lease_id IS NULL LIMIT 1000))
 """
 
 
