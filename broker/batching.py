@@ -15,6 +15,15 @@ Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 
+# What an item may carry until it weighs as much as two: 1000 of weight are then at most 8 MiB of text.
+_BYTES_PER_WEIGHT = 8 * 1024
+
+
+def weight_of(items: int, characters: int) -> int:
+    """The weight of a call with so many items that carry so much text together."""
+    return items + characters // _BYTES_PER_WEIGHT
+
+
 class Shared(Generic[Call, Answer]):
     """Runs calls through `run`, many at a time, one run at a time.
 
@@ -27,7 +36,7 @@ class Shared(Generic[Call, Answer]):
         run: Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]],
         weigh: Callable[[Call], int],
         limit: int,
-        backlog: int = 200_000,
+        backlog: int = 100_000,
     ) -> None:
         self._run = run
         self._weigh = weigh

@@ -36,7 +36,7 @@ from broker.store.installation import token_key
 from broker.store.listen import Listener
 from broker.store.migrate import check_version, migrate
 from broker.store.reader import Reader
-from broker.store.session import Session, wait_until_reachable
+from broker.store.session import STATEMENT_TIMEOUT_SECONDS, Session, wait_until_reachable
 from broker.timers import Promoter, Reaper, Timer
 
 _log = logging.getLogger(__name__)
@@ -142,7 +142,10 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     )
     address = _listen(server, config.listen)
 
-    for run in (dispatcher.run, due.run, expiry.run, upkeep.run, listener.run):
+    leaser = asyncio.create_task(dispatcher.run())
+    leaser.add_done_callback(_report_end)
+    stack.push_async_callback(_stopped, dispatcher, leaser)
+    for run in (due.run, expiry.run, upkeep.run, listener.run):
         task = asyncio.create_task(run())
         task.add_done_callback(_report_end)
         stack.push_async_callback(_cancelled, task)
@@ -172,6 +175,13 @@ async def _stop(
     await health_servicer.enter_graceful_shutdown()
     closing.set()
     await server.stop(grace_seconds)
+
+
+async def _stopped(dispatcher: Dispatcher, leaser: asyncio.Task[None]) -> None:
+    """Lets the lease statement that is in flight come back, so that its leases are given back and not lost."""
+    dispatcher.stop()
+    await asyncio.wait([leaser], timeout=2 * STATEMENT_TIMEOUT_SECONDS)
+    await _cancelled(leaser)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.plan import Plan, make_plan
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan
 from broker.dispatcher.stream import LeaseStream
-from broker.errors import LimitExceeded, Unavailable
+from broker.errors import LimitExceeded, RepriseError, Unavailable
 from broker.job import Arrival, Grant
 from broker.lifecycle.signals import Signals
-from broker.store.grant import discover, grant
+from broker.store.grant import discover, floor_seconds_ago, grant
 from broker.store.session import Session
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,12 @@ _LATEST_COMMIT_MILLISECONDS = 10_000
 _POLLS_PER_REWIND = 20
 _POLLS_PER_FULL_REWIND = 240
 _STREAMS = 20_000
+# A queue that nobody subscribes to any more is remembered for so long: who polls finds its floors where they were.
+_KEEP_QUEUE_SECONDS = 300.0
+_KEEP_QUEUES = 20_000
+# Bodies of one lease statement together, by what bodies weighed lately.
+_BYTES_PER_STATEMENT = 8 * 1024 * 1024
+_WEIGHT_OF_LATEST = 0.5
 
 GiveBack = Callable[[Sequence[Grant]], Awaitable[None]]
 
@@ -45,6 +51,9 @@ class Dispatcher:
         self._next_number = 1
         self._polls = 0
         self._next_poll_at = 0.0  # on the loop's clock
+        self._settled = 0  # the id of an instant before which nothing commits any more
+        self._typical_bytes = 0.0  # of one body
+        self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
 
     # Streams
@@ -81,6 +90,12 @@ class Dispatcher:
             lanes.set_back(_USUAL_COMMIT_MILLISECONDS)
         self._wake.set()
 
+    def taken(self, stream: LeaseStream) -> None:
+        """What waited to be sent was taken to be sent: the stream may have more."""
+        if stream.is_full:
+            self._wake.set()
+        stream.unsent_bytes = sum(len(lease.input) for lease in stream.outbox)
+
     def receive(self, stream: LeaseStream, lease_ids: Iterable[int]) -> None:
         """Leases of this stream have arrived at its client: from here on they are the worker's."""
         for lease_id in lease_ids:
@@ -94,15 +109,14 @@ class Dispatcher:
         for queue in stream.queues:
             lanes = self._queues[queue]
             lanes.streams -= 1
-            if lanes.streams == 0:
-                del self._queues[queue]
+            lanes.left_at = asyncio.get_running_loop().time()
         if stream.unreceived:
             self._return(list(stream.unreceived.values()))
 
     @property
     def workers(self) -> dict[str, int]:
         """How many streams subscribe to each queue."""
-        return {queue: lanes.streams for queue, lanes in self._queues.items()}
+        return {queue: lanes.streams for queue, lanes in self._queues.items() if lanes.streams}
 
     # Signals
 
@@ -117,8 +131,8 @@ class Dispatcher:
     # The leaser
 
     async def run(self) -> None:
-        """Grants leases until it is cancelled; outlives an outage of the database."""
-        while True:
+        """Grants leases until it is stopped; outlives an outage of the database."""
+        while not self._stopping:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._next_poll_at):
                     await self._wake.wait()
@@ -130,6 +144,17 @@ class Dispatcher:
                 self._fail_polls(error)
                 await asyncio.sleep(POLL_SECONDS)
                 self._wake.set()
+            except Exception:
+                # Nobody else grants leases: whatever went wrong, it is tried again, and the log says so.
+                _log.exception("no leases can be granted")
+                self._fail_polls(Unavailable("leases cannot be granted now"))
+                await asyncio.sleep(POLL_SECONDS)
+                self._wake.set()
+
+    def stop(self) -> None:
+        """Ends `run` once the statement in flight is back: its leases are not lost."""
+        self._stopping = True
+        self._wake.set()
 
     async def close(self) -> None:
         """Returns when what was to be given back is given back; `run` must have ended."""
@@ -137,23 +162,39 @@ class Dispatcher:
             await asyncio.gather(*self._returning, return_exceptions=True)
         await self._session.close()
 
-    def _poll_if_due(self) -> None:
+    async def _poll_if_due(self) -> None:
         """Looks again, now and then, at what hungry streams wait for: however busy other queues are."""
         now = asyncio.get_running_loop().time()
         if now < self._next_poll_at:
             return
         self._next_poll_at = now + POLL_SECONDS
         self._polls += 1
-        milliseconds: int | None = _USUAL_COMMIT_MILLISECONDS
+        wanted = {queue for stream in self._hungry.values() for queue in stream.queues}
+        rewinds = self._polls % _POLLS_PER_REWIND == 0
+        if rewinds:
+            self._settled = await floor_seconds_ago(self._session, _LATEST_COMMIT_MILLISECONDS / 1000)
+            self._forget_queues(now)
         if self._polls % _POLLS_PER_FULL_REWIND == 0:
-            milliseconds = None
             self.holdings.forget()
-        elif self._polls % _POLLS_PER_REWIND == 0:
-            milliseconds = _LATEST_COMMIT_MILLISECONDS
-        for queue in {queue for stream in self._hungry.values() for queue in stream.queues}:
+        for number, queue in enumerate(sorted(wanted)):
             lanes = self._queues[queue]
-            lanes.set_back(milliseconds)
+            # Each queue is read from its head in turn, not all of them in one statement.
+            if (self._polls + number) % _POLLS_PER_FULL_REWIND == 0:
+                lanes.set_back(None)
+            else:
+                lanes.set_back(_LATEST_COMMIT_MILLISECONDS if rewinds else _USUAL_COMMIT_MILLISECONDS)
             lanes.explored = False
+
+    def _forget_queues(self, now: float) -> None:
+        """Drops queues that nobody has subscribed to for a while, all of them where they are too many."""
+        crowded = len(self._queues) > _KEEP_QUEUES
+        for queue, lanes in list(self._queues.items()):
+            if (
+                lanes.streams == 0
+                and not lanes.in_flight
+                and (crowded or now - lanes.left_at > _KEEP_QUEUE_SECONDS)
+            ):
+                del self._queues[queue]
 
     def _fail_polls(self, error: Unavailable) -> None:
         """Ends streams that poll: their clients ask again. The others stay and are served once it is possible."""
@@ -164,15 +205,15 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         """Grants until no stream with credits has a queue that may have jobs."""
-        self._poll_if_due()
-        while self._hungry:
+        await self._poll_if_due()
+        while self._hungry and not self._stopping:
             await self._explore()
             self._settle()
-            plan = make_plan(self._hungry.values(), self._queues)
+            plan = make_plan(self._hungry.values(), self._queues, self._leases_per_statement())
             if plan is None:
                 break
             await self._grant(plan)
-            self._poll_if_due()
+            await self._poll_if_due()
 
     def _settle(self) -> None:
         """Tells streams that poll and whose queues have nothing now, however much there is in other queues."""
@@ -210,19 +251,28 @@ class Dispatcher:
             lanes.in_flight = True
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
-        except Unavailable:
+        except BaseException:
             for lanes in planned.values():
                 lanes.may_have_jobs = True
+                lanes.forget_set_backs()
             raise
         finally:
             for lanes in planned.values():
                 lanes.in_flight = False
         counts = self._deliver(granted, planned)
         for lanes in planned.values():
+            exhausted = counts.get(lanes.name, 0) < plan.quotas[lanes.name]
             for floor in lanes.floors.values():
-                floor.landed()
-            if counts.get(lanes.name, 0) >= plan.quotas[lanes.name]:
+                floor.landed(exhausted=exhausted, settled=self._settled)
+            if not exhausted:
                 lanes.may_have_jobs = True
+
+    def _leases_per_statement(self) -> int:
+        """As many as fit by what bodies weighed lately, at least one."""
+        fitting = (
+            int(_BYTES_PER_STATEMENT / self._typical_bytes) if self._typical_bytes else LEASES_PER_STATEMENT
+        )
+        return max(1, min(LEASES_PER_STATEMENT, fitting))
 
     def _deliver(self, granted: Sequence[Grant], planned: Mapping[str, QueueLanes]) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -238,6 +288,9 @@ class Dispatcher:
                 continue
             stream.deliver(lease)
             self.holdings.add(stream, lease)
+        if granted:
+            latest = sum(len(lease.input) for lease in granted) / len(granted)
+            self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
         self._take_turns(granted)
         if homeless:
             self._return(homeless)
@@ -264,7 +317,7 @@ class Dispatcher:
     async def _give_back_safely(self, leases: Sequence[Grant]) -> None:
         try:
             await self._give_back(leases)
-        except Unavailable as error:
+        except RepriseError as error:
             # They are found again when they expire; that costs each an attempt.
             _log.warning(
                 "undelivered leases could not be given back count=%d error=%r", len(leases), str(error)

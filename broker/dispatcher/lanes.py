@@ -1,7 +1,8 @@
 """Where in the ready lane each queue was last leased, so that no lease statement starts at the head of a churned index.
 
 A floor is the seq behind which everything was leased. Order of ids is not order of commits: what commits behind a floor is found
-because this broker's own arrivals lower it exactly, and because floors are set back regularly for what other brokers put in.
+because this broker's own arrivals lower it exactly, and because now and then one statement reads from further back, for what other
+brokers put in. A floor itself never sinks by that: dead entries behind it are not stepped over again and again.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +21,15 @@ class Floor:
     """One (queue, priority): what was leased up to where, and what arrived while a statement was in flight."""
 
     seq: int = 0
+    set_back_to: int | None = None  # where the next statement starts instead
+    set_back_in_flight: int | None = None
     arrived_in_flight: int | None = None
+    highest_leased: int | None = None  # by the statement that is in flight
+
+    @property
+    def start(self) -> int:
+        """Behind which seq the next statement reads."""
+        return self.seq if self.set_back_to is None else min(self.seq, self.set_back_to)
 
     def arrive(self, seq: int, *, in_flight: bool) -> None:
         """A job has come in at `seq`."""
@@ -30,12 +39,35 @@ class Floor:
                 seq if self.arrived_in_flight is None else min(self.arrived_in_flight, seq)
             )
 
+    def set_back(self, seq: int, *, in_flight: bool) -> None:
+        """Lets the next statement that starts from now on read behind `seq`."""
+        if in_flight:
+            self.set_back_in_flight = (
+                seq if self.set_back_in_flight is None else min(self.set_back_in_flight, seq)
+            )
+        else:
+            self.set_back_to = seq if self.set_back_to is None else min(self.set_back_to, seq)
+
     def leased(self, seq: int) -> None:
         """Everything up to `seq` that the statement could see was leased."""
-        self.seq = max(self.seq, seq)
+        self.highest_leased = seq if self.highest_leased is None else max(self.highest_leased, seq)
 
-    def landed(self) -> None:
-        """The statement is back: what arrived meanwhile may lie behind what it leased."""
+    def landed(self, *, exhausted: bool, settled: int) -> None:
+        """The statement is back; `exhausted`: it took all that there was, so that nothing is left behind `settled` either.
+
+        What arrived meanwhile may lie behind what it leased.
+        """
+        if exhausted:
+            self.seq = max(self.seq, self.highest_leased or 0, settled)
+            self.set_back_to = None
+        elif self.highest_leased is not None:
+            # It stopped at its quota: from what was set back there may be more between here and the floor.
+            self.set_back_to = self.highest_leased if self.highest_leased < self.seq else None
+            self.seq = max(self.seq, self.highest_leased)
+        self.highest_leased = None
+        if self.set_back_in_flight is not None:
+            self.set_back(self.set_back_in_flight, in_flight=False)
+            self.set_back_in_flight = None
         if self.arrived_in_flight is not None:
             self.seq = min(self.seq, self.arrived_in_flight - 1)
             self.arrived_in_flight = None
@@ -51,6 +83,7 @@ class QueueLanes:
     explored: bool = False  # priorities were looked for in the database
     in_flight: bool = False
     streams: int = 0  # that subscribe to it
+    left_at: float = 0.0  # on the loop's clock: when the last of them did
 
     @property
     def promises(self) -> bool:
@@ -67,11 +100,16 @@ class QueueLanes:
         self.may_have_jobs = True
 
     def set_back(self, milliseconds: int | None) -> None:
-        """Lowers every floor by so much time, None: to the very beginning; and says that there may be jobs."""
+        """Lets the next statement read from so much time before each floor, None: from the very beginning; there may be jobs."""
         for floor in self.floors.values():
-            seq = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
-            floor.arrive(seq + 1, in_flight=self.in_flight)
+            start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
+            floor.set_back(start, in_flight=self.in_flight)
         self.may_have_jobs = True
+
+    def forget_set_backs(self) -> None:
+        """A statement that read from further back did not succeed: the next one reads from the floors again."""
+        for floor in self.floors.values():
+            floor.set_back_to = None
 
     def gaps(self) -> list[tuple[str, int, int]]:
         """The ranges of priorities, both ends excluded, in which no lane is known yet."""

@@ -24,10 +24,17 @@ class Plan(NamedTuple):
     quotas: dict[str, int]
 
 
-def make_plan(hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]) -> Plan | None:
-    """The next statement for streams with credits, given in the order of their turns; None where no queue may have jobs."""
+def make_plan(
+    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], most: int = LEASES_PER_STATEMENT
+) -> Plan | None:
+    """The next statement, of at most `most` leases, for streams with credits, given in the order of their turns.
+
+    None where no queue may have jobs. A stream whose client does not read what it was sent is passed over.
+    """
     waiting: dict[str, list[LeaseStream]] = {}
     for stream in hungry:
+        if stream.is_full:
+            continue
         for queue in stream.queues:
             if queues[queue].may_have_jobs and queues[queue].floors:
                 waiting.setdefault(queue, []).append(stream)
@@ -37,14 +44,14 @@ def make_plan(hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]) -
     takers: dict[int, Taker] = {}
     quotas: dict[str, int] = {}
     for queue, streams in waiting.items():
-        room = LEASES_PER_STATEMENT - len(slots)
+        room = most - len(slots)
         if room <= 0:
             break
         first_slot = len(slots)
         slots.extend(_by_turns(streams, room))
         quotas[queue] = len(slots) - first_slot
         for priority, floor in queues[queue].floors.items():
-            lanes.append(Lane(queue, priority, floor.seq, quotas[queue], first_slot))
+            lanes.append(Lane(queue, priority, floor.start, quotas[queue], first_slot))
         for stream in streams:
             takers[stream.number] = Taker(stream.number, stream.worker_id, stream.lease_seconds)
     return Plan(lanes, slots, list(takers.values()), quotas) if lanes else None

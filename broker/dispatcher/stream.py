@@ -7,6 +7,9 @@ from enum import IntEnum
 from broker.errors import Unavailable
 from broker.job import Grant
 
+# What may wait for a client that reads slowly; more is granted to others.
+_UNSENT_BYTES = 8 * 1024 * 1024
+
 
 class Notice(IntEnum):
     """Something that happened to a lease while its worker runs it; the numbers of `LeaseNotice.Kind` in the contract."""
@@ -29,6 +32,7 @@ class LeaseStream:
     over: bool = False  # the call has ended
     error: Unavailable | None = None  # for one that polls: its queues cannot be looked at
     outbox: list[Grant] = field(default_factory=list)
+    unsent_bytes: int = 0
     notices: list[tuple[Grant, Notice]] = field(default_factory=list)
     unreceived: dict[int, Grant] = field(default_factory=dict)  # by lease_id, without what they carry
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -38,9 +42,13 @@ class LeaseStream:
         self.credits -= 1
         self.settled = False
         self.outbox.append(grant)
-        if not self.polls:
-            self.unreceived[grant.lease_id] = grant
+        self.unsent_bytes += len(grant.input)
         self.changed.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much waits to be sent as may."""
+        return self.unsent_bytes >= _UNSENT_BYTES
 
     def notify(self, grant: Grant, notice: Notice) -> None:
         """Tells the worker something about a lease that it holds; best effort."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from broker.batching import Shared
+from broker.batching import Shared, weight_of
 from broker.job import Outcome
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
@@ -21,13 +21,20 @@ class Result(NamedTuple):
     result: str
 
 
+def weigh_results(results: Sequence[Result]) -> int:
+    """The weight of a call."""
+    return weight_of(len(results), sum(len(result.result) for result in results))
+
+
 class Complete:
     """The verb for jobs of their own, shared by all calls of this broker."""
 
     def __init__(self, database_url: str, signals: Signals) -> None:
         self._session = Session(database_url)
         self._signals = signals
-        self._shared: Shared[Sequence[Result], list[Outcome]] = Shared(self._run, len, _ITEMS_PER_STATEMENT)
+        self._shared: Shared[Sequence[Result], list[Outcome]] = Shared(
+            self._run, weigh_results, _ITEMS_PER_STATEMENT
+        )
 
     async def __call__(self, results: Sequence[Result]) -> list[Outcome]:
         """OK or LOST for each, in order; durable when it returns. OK also for one that was completed before. Raises Unavailable."""

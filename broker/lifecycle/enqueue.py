@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from broker.batching import Shared
-from broker.errors import AlreadyExists
+from broker.batching import Shared, weight_of
+from broker.errors import AlreadyExists, RepriseError
 from broker.job import Arrival, Enqueued, NewJob
 from broker.json_text import same_json
 from broker.lifecycle.signals import Signals
@@ -37,7 +37,7 @@ class Enqueue:
         self._session = Session(database_url)
         self._enqueuer = Enqueuer(self._session)
         self._signals = signals
-        self._shared: Shared[Call, Answer] = Shared(self._run, len, _JOBS_PER_STATEMENT)
+        self._shared: Shared[Call, Answer] = Shared(self._run, _weigh, _JOBS_PER_STATEMENT)
 
     async def __call__(self, jobs: Call) -> Answer:
         """Where each job is, in order; durable when it returns.
@@ -64,7 +64,11 @@ class Enqueue:
                 except AlreadyExists as error:
                     answers[index] = error
                     del waiting[index]
-            answers.update(await self._put(this_round))
+            try:
+                answers.update(await self._put(this_round))
+            except RepriseError as error:
+                # Earlier rounds are committed: only the calls of this one are told to repeat.
+                answers.update(dict.fromkeys(this_round.items, error))
         return [answers[index] for index in range(len(calls))]
 
     async def _put(self, this_round: _Round) -> dict[int, Answer | Exception]:
@@ -90,6 +94,10 @@ class Enqueue:
             self._signals.arrived([Arrival(queue, priority, seq) for (queue, priority), seq in first.items()])
         if due_in is not None:
             self._signals.due_in(due_in)
+
+
+def _weigh(jobs: Call) -> int:
+    return weight_of(len(jobs), sum(len(job.input) for job in jobs))
 
 
 def _join(this_round: _Round, call: int, jobs: Call) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from broker.batching import Shared
+from broker.batching import Shared, weight_of
 from broker.job import Arrival, Outcome
 from broker.lifecycle.complete import ends_of
 from broker.lifecycle.failure_events import decision_from_detail
@@ -37,6 +37,14 @@ class FailAnswer(NamedTuple):
 _LOST = FailAnswer(Outcome.LOST)
 
 
+def weigh_failures(failed: Sequence[FailedResult]) -> int:
+    """The weight of a call."""
+    failures = [item.reported.failure for item in failed]
+    return weight_of(
+        len(failed), sum(len(f.result_json or "") + len(f.stack_trace) + len(f.message) for f in failures)
+    )
+
+
 class Fail:
     """The verb for jobs of their own, shared by all calls of this broker."""
 
@@ -45,7 +53,7 @@ class Fail:
         self._judge = judge
         self._signals = signals
         self._shared: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
-            self._run, len, _ITEMS_PER_STATEMENT
+            self._run, weigh_failures, _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, failed: Sequence[FailedResult]) -> list[FailAnswer]:

@@ -3,6 +3,7 @@
 Apart from the verbs of plain jobs, so that rendering never holds those up; what follows in the execution commits with the verb.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -10,8 +11,8 @@ from broker.batching import Shared
 from broker.errors import RepriseError
 from broker.job import Grant, Outcome
 from broker.lifecycle.advance import failure_json
-from broker.lifecycle.complete import Result, completed_before, ends_of
-from broker.lifecycle.fail import FailAnswer, FailedResult, announce, answer_again, answers_of
+from broker.lifecycle.complete import Result, completed_before, ends_of, weigh_results
+from broker.lifecycle.fail import FailAnswer, FailedResult, announce, answer_again, answers_of, weigh_failures
 from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of, undeliverable
 from broker.lifecycle.release import BY_BREAK, BY_WORKER, RETURNS_UNTIL_DECIDED, unreceived
 from broker.lifecycle.signals import Signals
@@ -24,6 +25,7 @@ from broker.store.events import EventKind
 from broker.store.executions import StepEvent
 from broker.store.finish import Completion, Ended, Facts, complete, facts, fail, release
 
+_log = logging.getLogger(__name__)
 _ITEMS_PER_TRANSACTION = 200
 
 _Call = TypeVar("_Call")
@@ -39,10 +41,10 @@ class Steps:
         self._judge = judge
         self._signals = signals
         self._complete: Shared[Sequence[Result], list[Outcome]] = Shared(
-            _one_bad_alone(self._complete_all), len, _ITEMS_PER_TRANSACTION
+            _one_bad_alone(self._complete_all), weigh_results, _ITEMS_PER_TRANSACTION
         )
         self._fail: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
-            _one_bad_alone(self._fail_all), len, _ITEMS_PER_TRANSACTION
+            _one_bad_alone(self._fail_all), weigh_failures, _ITEMS_PER_TRANSACTION
         )
 
     async def complete(self, results: Sequence[Result]) -> list[Outcome]:
@@ -65,22 +67,28 @@ class Steps:
 
     async def give_back(self, grants: Sequence[Grant]) -> None:
         """Takes back what was delivered and not received; the third time in a row is a failure. Raises Unavailable."""
-        async with self._turns.holding(grant.job_id for grant in grants) as turn:
-            known = await unreceived(self._session, grants)
-            await self._take_back(turn, known, BY_BREAK, undelivered=True)
+        await _each_alone_on_error(self._give_back, grants)
 
     async def expire(self, leases: Sequence[Facts]) -> None:
         """Ends those of the leases that are still expired, as failures. Raises Unavailable."""
-        async with self._turns.holding(lease.job_id for lease in leases) as turn:
-            known = await facts(self._session, [lease.lease_id for lease in leases])
-            failures = {lease.lease_id: expiry_of(lease) for lease in known.values()}
-            _, ended = await self._end_failed(turn, known, failures, only_expired=True)
-            turn.after_commit.append(lambda: self._signals.lost(ended))
+        await _each_alone_on_error(self._expire, leases)
 
     async def close(self) -> None:
         """Returns when the calls that wait are answered."""
         await self._complete.close()
         await self._fail.close()
+
+    async def _give_back(self, grants: Sequence[Grant]) -> None:
+        async with self._turns.holding(grant.job_id for grant in grants) as turn:
+            known = await unreceived(self._session, grants)
+            await self._take_back(turn, known, BY_BREAK, undelivered=True)
+
+    async def _expire(self, leases: Sequence[Facts]) -> None:
+        async with self._turns.holding(lease.job_id for lease in leases) as turn:
+            known = await facts(self._session, [lease.lease_id for lease in leases])
+            failures = {lease.lease_id: expiry_of(lease) for lease in known.values()}
+            _, ended = await self._end_failed(turn, known, failures, only_expired=True)
+            turn.after_commit.append(lambda: self._signals.lost(ended))
 
     async def _complete_all(self, calls: Sequence[Sequence[Result]]) -> list[list[Outcome] | Exception]:
         first: dict[int, Result] = {}
@@ -192,6 +200,24 @@ def _step_event(lease: Facts, kind: EventKind, failure: Failure | None = None) -
     return StepEvent(
         lease.execution_id or 0, kind, lease.step, None if failure is None else failure_json(failure)
     )
+
+
+async def _each_alone_on_error(
+    run: Callable[[Sequence[_Call]], Awaitable[None]], items: Sequence[_Call]
+) -> None:
+    """Runs all together; where that fails for a reason that nobody foresaw, each by itself: one bad execution stops no other."""
+    try:
+        await run(items)
+    except RepriseError:
+        raise
+    except Exception:
+        for item in items:
+            try:
+                await run([item])
+            except RepriseError:
+                raise
+            except Exception:
+                _log.exception("a lease of an execution cannot be ended")
 
 
 def _one_bad_alone(

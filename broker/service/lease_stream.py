@@ -21,6 +21,7 @@ _MESSAGE_LEASES = 500
 SIGN_OF_LIFE_SECONDS = 10.0
 _HALF_CLOSE_SECONDS = 0.01
 _MAX_CREDITS = 10_000
+_MAX_RECEIVED = 10_000
 _MAX_QUEUES = 64
 _MAX_WORKER_ID = 200
 _DEFAULT_LEASE = timedelta(seconds=30)
@@ -57,7 +58,7 @@ async def serve_stream(
     reader = asyncio.create_task(_read(first, requests, stream, dispatcher, codec))
     stop = asyncio.create_task(closing.wait())
     try:
-        async for response in _responses(stream, reader, stop, wanted.wait_seconds, codec):
+        async for response in _responses(stream, reader, stop, wanted.wait_seconds, dispatcher, codec):
             yield response
     finally:
         reader.cancel()
@@ -70,6 +71,7 @@ async def _responses(
     reader: asyncio.Task[None],
     stop: asyncio.Task[bool],
     wait_seconds: float,
+    dispatcher: Dispatcher,
     codec: TokenCodec,
 ) -> AsyncGenerator[pb.LeaseResponse, None]:
     loop = asyncio.get_running_loop()
@@ -79,6 +81,7 @@ async def _responses(
         for response in _take(stream, codec):
             delivered = True
             yield response
+        dispatcher.taken(stream)
         if reader.done() and reader.exception() is not None:
             await reader
         if stop.done():
@@ -170,6 +173,10 @@ def _take_request(
     if request.credits < 0 or stream.credits + request.credits > _MAX_CREDITS:
         raise InvalidArgument(
             Violation("credits", f"must be 0 or more, and unused ones at most {_MAX_CREDITS} together")
+        )
+    if len(request.received) > _MAX_RECEIVED:
+        raise InvalidArgument(
+            Violation("received", f"must be at most {_MAX_RECEIVED}, not {len(request.received)}")
         )
     if request.received:
         received = (codec.read(token) for token in request.received)

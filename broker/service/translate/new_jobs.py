@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -42,12 +42,12 @@ class NewJobReader:
     def __init__(self) -> None:
         self._policies: dict[bytes, _Policy] = {}
 
-    def read(self, messages: Iterable[job_pb2.NewJob]) -> list[NewJob]:
+    def read(self, messages: Sequence[job_pb2.NewJob]) -> list[NewJob]:
         """All jobs of a call. Raises InvalidArgument with a violation for every bad field of every job."""
+        if not 1 <= len(messages) <= MAX_JOBS:
+            raise InvalidArgument(Violation("jobs", f"must be 1 to {MAX_JOBS} jobs, not {len(messages)}"))
         violations: list[Violation] = []
         jobs = [self._read(message, f"jobs[{index}]", violations) for index, message in enumerate(messages)]
-        if not 1 <= len(jobs) <= MAX_JOBS:
-            violations.append(Violation("jobs", f"must be 1 to {MAX_JOBS} jobs, not {len(jobs)}"))
         if violations:
             raise InvalidArgument(*violations)
         return jobs

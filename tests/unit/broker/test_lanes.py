@@ -11,11 +11,17 @@ def lanes(**floors: int) -> QueueLanes:
     return QueueLanes("q", {int(name[1:]): Floor(seq) for name, seq in floors.items()})
 
 
+def land(floor: Floor, *, exhausted: bool = True, settled: int = 0) -> None:
+    """The statement in flight is back."""
+    floor.landed(exhausted=exhausted, settled=settled)
+
+
 def test_a_floor_rises_to_what_was_leased_and_never_sinks_by_it() -> None:
     floor = Floor()
 
     floor.leased(10)
     floor.leased(7)
+    land(floor)
 
     assert floor.seq == 10
 
@@ -43,7 +49,7 @@ def test_a_job_that_arrives_while_a_statement_is_in_flight_is_still_ahead_once_i
     queue.arrive(Arrival("q", 0, 120))
 
     queue.floors[0].leased(200)  # the statement could not see 120 and 150
-    queue.floors[0].landed()
+    land(queue.floors[0])
 
     assert queue.floors[0].seq == 119
 
@@ -51,10 +57,10 @@ def test_a_job_that_arrives_while_a_statement_is_in_flight_is_still_ahead_once_i
 def test_what_arrived_in_flight_is_forgotten_after_the_landing() -> None:
     floor = Floor(100)
     floor.arrive(120, in_flight=True)
-    floor.landed()
+    land(floor)
 
     floor.leased(300)
-    floor.landed()
+    land(floor)
 
     assert floor.seq == 300
 
@@ -75,12 +81,40 @@ def test_an_arrival_says_that_there_may_be_jobs() -> None:
     assert queue.may_have_jobs
 
 
-def test_a_floor_is_set_back_by_time() -> None:
+def test_one_statement_reads_from_further_back_by_time() -> None:
     queue = lanes(p0=1000 * MILLISECOND, p1=100 * MILLISECOND)
 
     queue.set_back(500)
 
-    assert {priority: floor.seq for priority, floor in queue.floors.items()} == {0: 500 * MILLISECOND, 1: 0}
+    assert {priority: floor.start for priority, floor in queue.floors.items()} == {0: 500 * MILLISECOND, 1: 0}
+
+
+def test_a_floor_does_not_sink_however_often_an_idle_lane_is_looked_at() -> None:
+    queue = lanes(p0=1000 * MILLISECOND)
+
+    for _ in range(300):
+        queue.set_back(500)
+        land(queue.floors[0])
+
+    assert queue.floors[0].start == 1000 * MILLISECOND
+
+
+def test_an_exhausted_lane_rises_to_where_nothing_commits_any_more() -> None:
+    floor = Floor(7)
+
+    land(floor, settled=900)
+
+    assert floor.start == 900
+
+
+def test_a_statement_that_stopped_at_its_quota_goes_on_from_there() -> None:
+    floor = Floor(1000)
+    floor.set_back(0, in_flight=False)
+
+    floor.leased(300)
+    land(floor, exhausted=False, settled=900)
+
+    assert floor.start == 300
 
 
 def test_a_full_rewind_starts_at_the_head_of_every_lane() -> None:
@@ -89,7 +123,7 @@ def test_a_full_rewind_starts_at_the_head_of_every_lane() -> None:
 
     queue.set_back(None)
 
-    assert {floor.seq for floor in queue.floors.values()} == {0}
+    assert {floor.start for floor in queue.floors.values()} == {0}
     assert queue.may_have_jobs
 
 
@@ -113,9 +147,9 @@ def test_a_rewind_outlasts_the_statement_that_was_in_flight() -> None:
     queue.set_back(500)
 
     queue.floors[0].leased(1100 * MILLISECOND)
-    queue.floors[0].landed()
+    land(queue.floors[0])
 
-    assert queue.floors[0].seq == 500 * MILLISECOND
+    assert queue.floors[0].start == 500 * MILLISECOND
 
 
 def test_a_queue_promises_jobs_until_it_was_looked_at() -> None:
