@@ -1,0 +1,194 @@
+"""When exactly a lease ends: by the statement that takes its row, and by nothing before it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.job import Grant, NewJob, Outcome
+from broker.lifecycle import Lifecycle, Signals
+from broker.lifecycle.complete import Result
+from broker.lifecycle.extend import Heartbeat
+from broker.lifecycle.fail import FailedResult
+from broker.lifecycle.judge import Reported
+from broker.lifecycle.tokens import LeaseRef
+from broker.policy.decision import Failure
+from broker.policy.retry_policy import RetryPolicy, to_json
+from broker.store import finish
+from broker.store.grant import Lane, Taker, floor_seconds_ago, grant
+from broker.store.session import Session
+from broker.store.sweep import expired
+from tests.contract.tables import Tables
+from tests.fixtures_database import MoveClock
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def lifecycle(database_url: str) -> AsyncIterator[Lifecycle]:
+    """The verbs without any timer: no lease is taken unless a test says so."""
+    verbs = Lifecycle(database_url, Signals(), lambda: 0.5)
+    yield verbs
+    await verbs.close()
+
+
+@pytest.fixture
+async def session(database_url: str) -> AsyncIterator[Session]:
+    opened = Session(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def lease(lifecycle: Lifecycle, session: Session) -> Grant:
+    """A lease of 30 s on a job of three attempts."""
+    await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(RetryPolicy()), max_attempts=3)])
+    (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    return granted
+
+
+def ref(lease: Grant) -> LeaseRef:
+    return LeaseRef(lease.lease_id, lease.job_id, in_execution=False)
+
+
+def failed(lease: Grant) -> FailedResult:
+    return FailedResult(ref(lease), Reported(Failure("boom", "Boom", None, None, None, "")))
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release", "extend"])
+async def test_a_verb_that_still_finds_the_lease_succeeds_also_after_its_expiry(
+    lifecycle: Lifecycle, lease: Grant, move_clock: MoveClock, verb: str
+) -> None:
+    await move_clock(3600)
+
+    match verb:
+        case "complete":
+            (outcome,) = await lifecycle.complete([Result(ref(lease), "1")])
+        case "fail":
+            outcome = (await lifecycle.fail([failed(lease)]))[0].outcome
+        case "release":
+            (outcome,) = await lifecycle.release([ref(lease)])
+        case _:
+            outcome = (await lifecycle.extend(Heartbeat([ref(lease)], [None], 30.0)))[0].outcome
+
+    assert outcome == Outcome.OK
+
+
+async def test_the_sweep_checks_expiry_again_in_the_statement_that_takes_the_lease(
+    lifecycle: Lifecycle, session: Session, lease: Grant, move_clock: MoveClock, database_url: str
+) -> None:
+    await move_clock(31)
+    assert await expired(session, BEGINNING, 10) == [lease.lease_id]
+    await lifecycle.extend(Heartbeat([ref(lease)], [None], 30.0))
+
+    await lifecycle.expire([lease.lease_id])
+
+    assert await Tables(database_url).standing(lease.job_id) == "leased 1/3"
+    assert await lifecycle.complete([Result(ref(lease), "1")]) == [Outcome.OK]
+
+
+async def test_an_expiry_that_comes_after_another_verb_changes_nothing(
+    lifecycle: Lifecycle, lease: Grant, move_clock: MoveClock, database_url: str
+) -> None:
+    await move_clock(31)
+    await lifecycle.complete([Result(ref(lease), "1")])
+
+    await lifecycle.expire([lease.lease_id])
+
+    assert await Tables(database_url).story(lease.job_id) == [
+        "job_enqueued",
+        "action_started",
+        "action_completed",
+    ]
+
+
+async def test_two_sweeps_that_meet_expire_a_lease_once(
+    lifecycle: Lifecycle, lease: Grant, move_clock: MoveClock, database_url: str
+) -> None:
+    await move_clock(31)
+
+    await lifecycle.expire([lease.lease_id])
+    await lifecycle.expire([lease.lease_id])
+
+    assert await Tables(database_url).standing(lease.job_id) == "retry 1/3"
+    assert len(await Tables(database_url).events(lease.job_id, "action_error")) == 1
+
+
+@pytest.mark.parametrize("often", [False, True])
+async def test_a_break_takes_nothing_that_was_prolonged_since_its_delivery(
+    session: Session, lifecycle: Lifecycle, lease: Grant, database_url: str, often: bool
+) -> None:
+    await lifecycle.extend(Heartbeat([ref(lease)], [None], 60.0))
+    as_granted = [lease.expires_at]
+
+    if often:
+        stored = finish.FailedLease(lease.lease_id, 1.0, "{}", "{}")
+        assert await finish.fail(session, [stored], granted_until=as_granted) == {}
+    else:
+        assert await finish.release(session, [lease.lease_id], "break", granted_until=as_granted) == {}
+
+    assert await Tables(database_url).standing(lease.job_id) == "leased 1/3"
+
+
+async def test_a_lease_without_the_means_to_prolong_it_ends_when_its_attempt_must(
+    lifecycle: Lifecycle, session: Session
+) -> None:
+    await lifecycle.enqueue([NewJob("q", "task", "{}", attempt_timeout_seconds=5.0)])
+
+    (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+
+    assert granted.lease_seconds == pytest.approx(5.0)
+    assert granted.attempt_timeout_seconds == 5.0
+
+
+async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle, session: Session) -> None:
+    await lifecycle.enqueue([NewJob("q", "task", "{}")])
+    ahead = await floor_seconds_ago(session, -60)
+
+    assert await grant(session, [Lane("q", 0, ahead, 1, 0)], [1], [Taker(1, "worker", 30.0)]) == []
+    assert len(await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])) == 1
+
+
+async def test_the_leases_of_one_statement_go_to_their_slots_in_order(
+    lifecycle: Lifecycle, session: Session
+) -> None:
+    await lifecycle.enqueue(
+        [NewJob("a", "task", "{}", priority=1), NewJob("a", "task", "{}"), NewJob("b", "task", "{}")]
+    )
+    takers = [Taker(7, "seven", 10.0), Taker(8, "eight", 20.0)]
+    lanes = [Lane("a", 0, 0, 2, 0), Lane("a", 1, 0, 2, 0), Lane("b", 0, 0, 2, 2)]
+
+    granted = await grant(session, lanes, [7, 8, 8, 7], takers)
+
+    assert [(lease.queue, lease.priority, lease.stream) for lease in granted] == [
+        ("a", 1, 7),
+        ("a", 0, 8),
+        ("b", 0, 8),
+    ]
+    lasts = [lease.lease_seconds for lease in granted]
+    assert lasts == pytest.approx([10.0, 20.0, 20.0])
+
+
+async def test_locked_jobs_are_passed_over_and_others_taken(
+    lifecycle: Lifecycle, session: Session, database_url: str
+) -> None:
+    first, second = await lifecycle.enqueue([NewJob("q", "task", "{}"), NewJob("q", "task", "{}")])
+    other = Session(database_url)
+    async with other.transaction():
+        await other.rows("SELECT FROM noetl.ready WHERE job_id = %b FOR UPDATE", (first.job_id,))
+
+        granted = await grant(session, [Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+
+    await other.close()
+    assert [lease.job_id for lease in granted] == [second.job_id]
+
+
+async def test_elapsed_counts_from_the_enqueue(
+    lifecycle: Lifecycle, session: Session, lease: Grant, move_clock: MoveClock
+) -> None:
+    await move_clock(90)
+
+    known = await finish.facts(session, [lease.lease_id])
+
+    assert known[lease.lease_id].elapsed_seconds == pytest.approx(90, abs=5)
+    assert known[lease.lease_id].expires_at - lease.expires_at == timedelta(0)

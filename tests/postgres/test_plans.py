@@ -1,0 +1,218 @@
+"""Each hot statement keeps its index plan, whatever PostgreSQL believes about the size of the lanes."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from broker.job import NewJob
+from broker.store import finish, sweep
+from broker.store.enqueue import Enqueuer
+from broker.store.grant import Lane, Taker, discover, grant
+from broker.store.session import Row, Session
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+LANES = {"ready", "delayed", "lease", "job", "event_log", "idempotency", "checkpoint", "cancellation"}
+
+# Rows per page that the planner is told of, for pages that are there: of an empty table, of a small one, of a huge one.
+DENSITIES = (0, 5, 50_000_000)
+SAMPLES = {
+    "text": "q",
+    "int2": "1",
+    "int4": "1",
+    "int8": "1",
+    "float8": "1",
+    "timestamptz": "2026-01-01",
+    "boolean": "f",
+}
+
+
+class Explaining(Session):
+    """A session that keeps every statement it runs, to have its generic plan explained afterwards."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(database_url)
+        self.statements: list[str] = []
+
+    async def rows(self, statement: str, arguments: Sequence[object] = ()) -> list[Row]:
+        self.statements.append(statement)
+        return await super().rows(statement, arguments)
+
+    async def plan(self, statement: str) -> dict[str, Any]:
+        """The plan under the settings of every session of the broker."""
+        types = re.findall(r"%b::(\w+)(\[\])?", statement)
+        assert len(types) == statement.count("%b"), "each argument says its type"
+        numbers = iter(range(1, len(types) + 1))
+        numbered = re.sub("%b", lambda _: f"${next(numbers)}", statement).replace("%%", "%")
+        samples = ", ".join(
+            f"'{{{SAMPLES[name]}}}'::{name}[]" if array else f"'{SAMPLES[name]}'::{name}"
+            for name, array in types
+        )
+        connection = await self._connected()
+        await connection.execute(f"PREPARE explained AS {numbered}".encode())
+        cursor = await connection.execute(
+            f"EXPLAIN (FORMAT JSON) EXECUTE explained{f'({samples})' if types else ''}".encode()
+        )
+        row = await cursor.fetchone()
+        await connection.execute("DEALLOCATE explained")
+        assert row is not None
+        found = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+        plan: dict[str, Any] = found[0]["Plan"]
+        return plan
+
+
+@pytest.fixture
+async def session(database_url: str) -> AsyncIterator[Explaining]:
+    opened = Explaining(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def administrator(database_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+async def _enqueue(session: Session) -> None:
+    await Enqueuer(session).put([NewJob("q", "task", "{}")], [0])
+
+
+async def _enqueue_keyed(session: Session) -> None:
+    await Enqueuer(session).put([NewJob("q", "task", "{}", idempotency_key="k")], [0])
+
+
+async def _grant(session: Session) -> None:
+    await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+
+
+async def _discover(session: Session) -> None:
+    await discover(session, [("q", -101, 101)])
+
+
+async def _complete(session: Session) -> None:
+    await finish.complete(session, [finish.Completion(1, "null")])
+
+
+async def _facts(session: Session) -> None:
+    await finish.facts(session, [1])
+
+
+async def _fail(session: Session) -> None:
+    await finish.fail(session, [finish.FailedLease(1, 1.0, "{}", "{}")])
+
+
+async def _expire(session: Session) -> None:
+    await finish.fail(session, [finish.FailedLease(1, None, "{}", "{}")], only_expired=True)
+
+
+async def _release(session: Session) -> None:
+    await finish.release(session, [1], "released by its worker")
+
+
+async def _extend(session: Session) -> None:
+    await finish.extend(session, [1], [None], None)
+
+
+async def _spent(session: Session) -> None:
+    await finish.spent(session, [(1, 1)])
+
+
+async def _promote(session: Session) -> None:
+    await sweep.promote(session, BEGINNING, 1000)
+
+
+async def _next_due(session: Session) -> None:
+    await sweep.next_due(session, BEGINNING)
+
+
+async def _expired(session: Session) -> None:
+    await sweep.expired(session, BEGINNING, 1000)
+
+
+async def _next_expiry(session: Session) -> None:
+    await sweep.next_expiry(session, BEGINNING)
+
+
+# How each statement finds the rows of each table that it does not merely write. The n-th partition's indexes go by their columns.
+FOUND_BY = {
+    _enqueue: set[str](),
+    _enqueue_keyed: {"idempotency: idempotency_pkey", "job: pkey"},
+    _grant: {"ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"},
+    _discover: {"ready: ready_order"},
+    _complete: {"lease: lease_pkey"},
+    _facts: {"lease: lease_pkey", "job: pkey", "cancellation: cancellation_pkey"},
+    _fail: {"lease: lease_pkey"},
+    _expire: {"lease: lease_pkey"},
+    _release: {"lease: lease_pkey", "job: pkey"},
+    _extend: {"lease: lease_pkey", "cancellation: cancellation_pkey"},
+    _promote: {"delayed: delayed_pkey", "delayed: by place"},
+    _next_due: {"delayed: delayed_pkey"},
+    _expired: {"lease: lease_expiry"},
+    _next_expiry: {"lease: lease_expiry"},
+    _spent: {"event_log: job_id"},
+}  # fmt: skip
+
+
+async def pretend(administrator: psycopg.AsyncConnection, density: int) -> None:
+    """Tells the planner that each page of each table holds so many rows."""
+    await administrator.execute(
+        """UPDATE pg_class SET reltuples = %s, relpages = 1, relallvisible = 0
+        WHERE relnamespace = 'noetl'::regnamespace AND relkind IN ('r', 'i')""",
+        (density,),
+    )
+
+
+def scans(plan: dict[str, Any]) -> set[str]:
+    """How the plan finds rows, as "table: index"; partitions by the name of their table."""
+    found = set()
+    relation = _without_day(plan.get("Relation Name", ""))
+    node = plan["Node Type"]
+    if node == "Tid Scan":
+        found.add(f"{relation}: by place")
+    elif node in ("Index Scan", "Index Only Scan"):
+        found.add(f"{relation}: {_index(plan['Index Name'], relation)}")
+    elif node == "Bitmap Heap Scan":
+        found |= {f"{relation}: {_index(name, relation)}" for name in _bitmaps(plan)}
+    elif node == "Seq Scan" and relation in LANES:
+        found.add(f"{relation}: read from end to end")
+    return found.union(*map(scans, plan.get("Plans", ())))
+
+
+def _bitmaps(plan: dict[str, Any]) -> set[str]:
+    names = {plan["Index Name"]} if plan["Node Type"] == "Bitmap Index Scan" else set()
+    return names.union(*map(_bitmaps, plan.get("Plans", ())))
+
+
+def _without_day(name: str) -> str:
+    return re.sub(r"_\d{8}$|_executions$", "", name)
+
+
+def _index(name: str, relation: str) -> str:
+    partition = re.fullmatch(rf"{relation}_(?:\d{{8}}|executions)_(.+?)(?:_idx\d*)?", name)
+    return partition[1] if partition else name
+
+
+@pytest.mark.parametrize("run", FOUND_BY, ids=lambda run: run.__name__.removeprefix("_"))
+async def test_a_hot_statement_finds_its_rows_by_the_same_indexes_however_many_there_seem_to_be(
+    session: Explaining, administrator: psycopg.AsyncConnection, run: Any
+) -> None:
+    for _ in range(3):
+        await Enqueuer(session).put(
+            [NewJob("q", "task", "{}"), NewJob("q", "task", "{}", delay_seconds=60.0)], [0, 0]
+        )
+    await grant(session, [Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+    session.statements.clear()
+    await run(session)
+    statement = max(session.statements, key=len)
+
+    by_density = {}
+    for density in DENSITIES:
+        await pretend(administrator, density)
+        by_density[density] = scans(await session.plan(statement))
+
+    assert by_density == dict.fromkeys(DENSITIES, FOUND_BY[run])
