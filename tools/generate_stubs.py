@@ -4,6 +4,7 @@ Owns how the contract is generated; a test runs it into a scratch folder and com
 are never stale. Must not be imported by the product.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def generate(output: Path) -> None:
         f"--mypy_grpc_out=quiet:{output}",
         *sources,
     ]
+    # The plugins stand beside this interpreter, whether its environment is activated or not.
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     if protoc.main(arguments) != 0:
         raise RuntimeError("protoc refused the contract, see its messages above")
 

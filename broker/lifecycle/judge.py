@@ -1,8 +1,9 @@
 """From the facts of a failed lease to a verdict that can be stored. One door for every failure: reported, expired, given back."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from broker.lifecycle.failure_events import error_detail, verdict_detail
@@ -11,6 +12,9 @@ from broker.policy.retry_policy import RetryPolicy, from_json
 from broker.store.enqueue import PolicyBodies
 from broker.store.finish import Facts, FailedLease
 from broker.store.session import Session
+
+# Characters of results of one batch.
+_WEIGHT_FOR_A_THREAD = 64 * 1024
 
 
 class Reported(NamedTuple):
@@ -49,6 +53,18 @@ class Judge:
         bodies = await self._bodies.of(
             session, {facts.policy_id for facts in known if facts.policy_id is not None}
         )
+        weight = sum(len(failures[facts.lease_id].failure.result_json or "") for facts in known)
+        decide_all = partial(self._decide_all, known, failures, bodies, cancelled)
+        # Conditions that look into large results take their time: not on the loop, which carries everybody's heartbeats.
+        return await asyncio.to_thread(decide_all) if weight > _WEIGHT_FOR_A_THREAD else decide_all()
+
+    def _decide_all(
+        self,
+        known: Sequence[Facts],
+        failures: Mapping[int, Reported],
+        bodies: Mapping[int, str],
+        cancelled: frozenset[int],
+    ) -> dict[int, Judged]:
         return {
             facts.lease_id: self._decide(
                 facts,

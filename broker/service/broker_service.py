@@ -26,6 +26,8 @@ from broker.service.translate.json_values import value_json
 from broker.service.translate.new_jobs import NewJobReader
 
 _MAX_ITEMS = 1000
+# JSON of a request beyond this is checked in a thread: the loop carries everybody's heartbeats.
+_BYTES_FOR_A_THREAD = 256 * 1024
 _MAX_RESULT_BYTES = 1024 * 1024
 _MAX_CHECKPOINT_BYTES = 64 * 1024
 # Traces quote conditions: a thousand of them could pass the 3 MiB that a message may have.
@@ -49,7 +51,11 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     @reports_errors
     async def Enqueue(self, request: pb.EnqueueRequest, context: _Context) -> pb.EnqueueResponse:
         """All jobs of the call, or none."""
-        enqueued = await self._lifecycle.enqueue(self._new_jobs.read(request.jobs))
+        if request.ByteSize() > _BYTES_FOR_A_THREAD:
+            jobs = await asyncio.to_thread(self._new_jobs.read, request.jobs)
+        else:
+            jobs = self._new_jobs.read(request.jobs)
+        enqueued = await self._lifecycle.enqueue(jobs)
         return pb.EnqueueResponse(
             jobs=[pb.EnqueuedJob(job_id=job.job_id, created=job.created) for job in enqueued]
         )

@@ -131,7 +131,8 @@ LEFT JOIN LATERAL (SELECT lease_id FROM cancellation WHERE cancellation.lease_id
 # How leases that are gone have ended: the events that ended them, the verdict of a failure included.
 _SPENT = """
 SELECT lease_id, kind, detail FROM event_log
-WHERE job_id = ANY(%b::int8[]) AND lease_id = ANY(%b::int8[]) AND kind IN (3, 4, 5, 6, 7) ORDER BY event_id
+WHERE job_id = ANY(%b::int8[]) AND job_id BETWEEN %b::int8 AND %b::int8
+  AND lease_id = ANY(%b::int8[]) AND kind IN (3, 4, 5, 6, 7) ORDER BY event_id
 """
 
 
@@ -278,6 +279,6 @@ async def spent(session: Session, leases: Sequence[tuple[int, int]]) -> dict[int
     """The events that ended leases, given as (job_id, lease_id), by lease_id, oldest first. Raises Unavailable."""
     found: dict[int, list[SpentLease]] = {}
     job_ids, lease_ids = zip(*leases, strict=True)
-    for row in await session.rows(_SPENT, (Int8s(job_ids), Int8s(lease_ids))):
+    for row in await session.rows(_SPENT, (Int8s(job_ids), min(job_ids), max(job_ids), Int8s(lease_ids))):
         found.setdefault(row[0], []).append(SpentLease._make(row))
     return found

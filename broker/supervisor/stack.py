@@ -136,5 +136,5 @@ class Stack:
             ready="ready worker_id=",
             environment={"REPRISE_DATABASE_URL": None},
             on_parent_death=signal.SIGTERM,
-            stop_seconds=_DRAIN_SECONDS + 5,
+            stop_seconds=_DRAIN_SECONDS + 15,  # it kills, reports and releases after that
         )  # fmt: skip
