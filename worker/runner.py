@@ -85,8 +85,12 @@ class Runner:
         self._draining.set()
 
     async def run(self) -> None:
-        """Returns after `stop`, when nothing is held any more. Raises WorkerRefused."""
+        """Returns after `stop`, when nothing is held any more.
+
+        Raises WorkerRefused, and whatever ended the heartbeat: without it no lease may be kept.
+        """
         heartbeat = asyncio.create_task(self._heartbeat.run())
+        heartbeat.add_done_callback(lambda _: self._exit())
         taking = asyncio.create_task(self._take())
         draining = asyncio.create_task(self._draining.wait())
         try:
@@ -98,8 +102,13 @@ class Runner:
             for task in (heartbeat, draining, taking, *self._slots):
                 task.cancel()
             await asyncio.gather(heartbeat, draining, *self._slots, return_exceptions=True)
-        if not taking.cancelled() and (error := taking.exception()):
-            raise error
+        for task in (heartbeat, taking):
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+
+    def _exit(self) -> None:
+        self._draining.set()
+        self._exiting.set()
 
     async def _take(self) -> None:
         backoff = Backoff()

@@ -242,6 +242,16 @@ async def test_one_heartbeat_extends_all_leases(start: Any, peer: Peer) -> None:
         assert sorted(await peer.next(peer.extended)) == ["a", "b"]
 
 
+async def test_worker_whose_heartbeat_ends_gives_its_leases_back_and_says_why(start: Any, peer: Peer) -> None:
+    running = start(lease_seconds=1)
+    peer.is_extend_answered_short = True
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    assert await peer.next(peer.released) == "a"
+    with pytest.raises(ValueError, match="zip"):
+        await running.ended()
+
+
 async def test_step_that_burns_the_cpu_never_looks_dead(start: Any, peer: Peer) -> None:
     start(lease_seconds=1)
     stream = await peer.next(peer.streams)
