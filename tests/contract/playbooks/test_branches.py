@@ -8,7 +8,9 @@ import pytest
 
 from tests.contract.client import OK, Client
 from tests.contract.playbooks.catalog import playbook, python_step
+from tests.contract.playbooks.locking import locked, wait_until_locked_out
 from tests.contract.playbooks.run import Starter
+from tests.contract.tables import Tables
 
 FORK = "- {step: start, next: [left, right]}\n"
 BOTH = FORK + python_step("left", "[join]") + python_step("right", "[join]")
@@ -64,6 +66,25 @@ async def test_branches_that_end_at_the_same_time_at_two_brokers_start_the_join_
     assert {await run.status() for run in runs} == {"COMPLETED"}
     for run in runs:
         assert len(await run.events("execution_completed")) == 1
+
+
+async def test_branch_that_ends_while_another_is_being_advanced_at_another_broker_is_not_overlooked(
+    start: Starter, client: Client, tables: Tables, second_channel: grpc.aio.Channel
+) -> None:
+    brokers = {"left": client, "right": Client(second_channel)}
+    for _ in range(5):
+        run = await start(DIAMOND)
+        leases = await run.lease_all("left", "right")
+        async with locked(tables, "event_log"):
+            both = [
+                asyncio.ensure_future(brokers[step].complete(lease.lease_token, result_json="1"))
+                for step, lease in leases.items()
+            ]
+            await wait_until_locked_out(tables, 2)
+
+        assert await asyncio.gather(*both) == [OK, OK]
+        assert await run.steps() == ["start", "left done 1/1", "right done 1/1", "join queued 0/1"]
+        await run.complete("join")
 
 
 async def test_last_branches_that_end_at_the_same_time_end_the_execution_exactly_once(

@@ -1,42 +1,23 @@
 """A transaction that the database breaks off leaves nothing behind, neither in the database nor in the broker's memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
-import psycopg
 import pytest
 
 from tests.contract.client import OK, RETRY, Refusal
 from tests.contract.playbooks.catalog import IN_A_ROW, RETRIED
+from tests.contract.playbooks.locking import cut_connections_locked_out, locked
 from tests.contract.playbooks.run import Starter
 from tests.contract.tables import Tables
-from tests.contract.waiting import eventually
-
-
-@asynccontextmanager
-async def locked(tables: Tables, table: str) -> AsyncIterator[None]:
-    """Nobody else can write to the table inside the block."""
-    async with await psycopg.AsyncConnection.connect(tables.database_url) as connection:
-        await connection.execute(f"LOCK TABLE noetl.{table} IN EXCLUSIVE MODE".encode())
-        yield
 
 
 async def refused_when_its_connection_is_cut(tables: Tables, call: Awaitable[Any]) -> Refusal:
     """The refusal of a call whose connection is cut while it waits for a lock."""
     waiting = asyncio.ensure_future(call)
-
-    async def cut() -> bool:
-        return bool(
-            await tables.rows(
-                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = 'reprise' AND wait_event_type = 'Lock'"""
-            )
-        )
-
-    await eventually(cut)
+    await cut_connections_locked_out(tables)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await waiting
     return Refusal(error.value)
