@@ -119,7 +119,8 @@ async def _extend(session: Session) -> None:
 
 
 async def _spent(session: Session) -> None:
-    await finish.spent(session, [(1, 1)])
+    job_id = (await session.rows("SELECT max(job_id) FROM job"))[0][0]
+    await finish.spent(session, [(job_id, 1)])
 
 
 async def _promote(session: Session) -> None:
