@@ -15,7 +15,7 @@ from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc as stubs
 
 from worker.background import background_loop
-from worker.batching import MOST_ITEMS, SharedCall
+from worker.batching import SharedCall
 from worker.config import default_broker
 from worker.failure import Failure
 from worker.lease import Enqueued, Extended, NewJob, Reported
@@ -133,20 +133,17 @@ class Client:
         return LeaseStream(call)
 
     async def extend(self, tokens: Sequence[str], lease_seconds: float) -> list[Extended]:
-        """Pushes the end of many leases forward, counted from now; in the order of the tokens.
+        """Pushes the end of leases (1 to 1000) forward, counted from now; in the order of the tokens.
 
-        Not repeated.
+        Not repeated. Raises AioRpcError, after `extend_seconds` at the latest.
         """
-        results: list[Extended] = []
-        for first in range(0, len(tokens), MOST_ITEMS):
-            request = pb.ExtendRequest(
-                extensions=[pb.Extension(lease_token=token) for token in tokens[first : first + MOST_ITEMS]],
-                lease_duration=seconds_message(lease_seconds),
-            )
-            sent_at = time.monotonic()
-            answer = await self._stub.Extend(request, timeout=CALL_SECONDS)
-            results.extend(extended_of(result, sent_at) for result in answer.results)
-        return results
+        request = pb.ExtendRequest(
+            extensions=[pb.Extension(lease_token=token) for token in tokens],
+            lease_duration=seconds_message(lease_seconds),
+        )
+        sent_at = time.monotonic()
+        answer = await self._stub.Extend(request, timeout=extend_seconds(lease_seconds))
+        return [extended_of(result, sent_at) for result in answer.results]
 
     async def complete(self, token: str, result_json: str, give_up_at: Callable[[], float]) -> Reported:
         """Reports success, repeated until answered or `give_up_at()` (monotonic seconds); then raises the
@@ -177,6 +174,11 @@ class Client:
     async def _release(self, tokens: Sequence[str]) -> Sequence[Reported]:
         answer = await self._stub.Release(pb.ReleaseRequest(lease_tokens=tokens), timeout=CALL_SECONDS)
         return [Reported(outcome_of(result.outcome), error=result.error) for result in answer.results]
+
+
+def extend_seconds(lease_seconds: float) -> float:
+    """How long an Extend may take, 1 to 10 s: a third of the lease, so that a call that hangs costs one beat."""
+    return min(max(lease_seconds / 3, 1.0), CALL_SECONDS)
 
 
 def enqueue(kind: str, input: Mapping[str, Any], *, broker: str | None = None, **options: Any) -> Enqueued:  # noqa: A002

@@ -4,11 +4,12 @@ Owns the beat, and the news that it brings back.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import grpc
 
 from worker.attempt import Attempt, Stop
+from worker.batching import MOST_ITEMS
 from worker.client import Client
 from worker.lease import Extended, Outcome
 from worker.log_lines import LOGGER, line
@@ -18,7 +19,7 @@ BEATS_PER_LEASE = 3  # two beats may be lost before a lease ends
 
 
 class Heartbeat:
-    """Extends every lease of `attempts()` three times per lease duration, all in one call."""
+    """Extends every lease of `attempts()` three times per lease duration, 1000 in one call."""
 
     def __init__(
         self, client: Client, lease_seconds: float, attempts: Callable[[], Collection[Attempt]]
@@ -56,6 +57,14 @@ class Heartbeat:
         attempts = list(self._attempts())
         if not attempts:
             return regular
+        slices = [attempts[first : first + MOST_ITEMS] for first in range(0, len(attempts), MOST_ITEMS)]
+        if not all(await asyncio.gather(*map(self._extend, slices))):
+            return min(self._backoff.next_wait(), regular)
+        self._backoff.reset()
+        return regular
+
+    async def _extend(self, attempts: Sequence[Attempt]) -> bool:
+        """Whether the broker answered. What it says of these leases holds, whatever becomes of other calls."""
         try:
             results = await self._client.extend(
                 [attempt.lease.token for attempt in attempts], self._lease_seconds
@@ -64,11 +73,10 @@ class Heartbeat:
             LOGGER.warning(
                 line("heartbeat failed", leases=len(attempts), code=error.code().name, error=error.details())
             )
-            return min(self._backoff.next_wait(), regular)
-        self._backoff.reset()
+            return False
         for attempt, result in zip(attempts, results, strict=True):
             _apply(attempt, result)
-        return regular
+        return True
 
 
 def _apply(attempt: Attempt, result: Extended) -> None:

@@ -109,6 +109,8 @@ class Peer(stubs.BrokerServiceServicer):
     calls: list[Any] = field(default_factory=list)  # every unary request, refused ones too
     refusals: deque[Refusal] = field(default_factory=deque)  # for the next unary calls, Extend excepted
     on_extend: dict[str, pb.LeaseOutcome.ValueType] = field(default_factory=dict)
+    extend_seconds: list[float] = field(default_factory=list)  # how long each Extend would have waited
+    refuses_extend_of: str = ""  # a token; the whole call is refused, every time
     is_extend_answered_short: bool = False  # without a single result, against the contract
     on_complete: pb.LeaseOutcome.ValueType = pb.LEASE_OUTCOME_OK
     gate: asyncio.Event = field(default_factory=asyncio.Event)  # unary calls wait for it
@@ -148,7 +150,10 @@ class Peer(stubs.BrokerServiceServicer):
     async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:  # noqa: N802
         tokens = [extension.lease_token for extension in request.extensions]
         self.extended.put_nowait(tokens)
+        self.extend_seconds.append(context.time_remaining())
         self.beats.release()
+        if self.refuses_extend_of in tokens:
+            await Refusal(grpc.StatusCode.UNAVAILABLE).raise_in(context)
         if self.is_extend_answered_short:
             return pb.ExtendResponse()
         outcomes = [self.on_extend.get(token, pb.LEASE_OUTCOME_OK) for token in tokens]

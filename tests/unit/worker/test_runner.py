@@ -242,6 +242,19 @@ async def test_one_heartbeat_extends_all_leases(start: Any, peer: Peer) -> None:
         assert sorted(await peer.next(peer.extended)) == ["a", "b"]
 
 
+@pytest.mark.parametrize(("lost", "refused"), [("0", "1000"), ("1000", "0")])
+async def test_news_of_a_lease_comes_though_the_call_for_other_leases_fails(
+    start: Any, peer: Peer, lost: str, refused: str
+) -> None:
+    running = start(lease_seconds=1, concurrency=1001)  # one more than a call takes
+    peer.on_extend[lost] = pb.LEASE_OUTCOME_LOST
+    peer.refuses_extend_of = refused
+    stream = await peer.next(peer.streams)
+    stream.deliver(*(lease(str(number), job_id=number + 1) for number in range(1001)))
+    job = await peer.next(running.script.stopped)
+    assert job.job_id == int(lost) + 1
+
+
 async def test_worker_whose_heartbeat_ends_gives_its_leases_back_and_says_why(start: Any, peer: Peer) -> None:
     running = start(lease_seconds=1)
     peer.is_extend_answered_short = True
