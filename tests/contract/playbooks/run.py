@@ -6,9 +6,10 @@ from google.protobuf import json_format
 from reprise.v1 import job_pb2
 from reprise.v1 import playbook_service_pb2 as pb
 
-from tests.contract.client import OK, Client
+from tests.contract.client import DEAD, OK, RETRY, Client
 from tests.contract.playbooks.catalog import PATH, PlaybookClient
 from tests.contract.tables import Tables
+from tests.fixtures_database import MoveClock
 
 
 class ToldEvent(NamedTuple):
@@ -54,6 +55,15 @@ class Run:
         failed = await self.client.fail((await self.lease(step)).lease_token, message, **failure)
         assert failed.outcome == OK
         return failed.decision
+
+    async def fail_until_dead(self, step: str, move_clock: MoveClock) -> list[float]:
+        """Fails every attempt of the step; the waits between them, in seconds."""
+        waits: list[float] = []
+        while (decision := await self.fail(step, "Test retry")).verdict == RETRY:
+            waits.append(decision.delay.ToTimedelta().total_seconds())
+            await move_clock(waits[-1])
+        assert decision.verdict == DEAD
+        return waits
 
     async def look(self, *, full: bool = False) -> pb.Execution:
         """The execution as it stands."""

@@ -15,8 +15,6 @@ from tests.fixtures_database import MoveClock
 
 TWO_STEPS = playbook(python_step("task", "[later]", ", retry: {initial_delay: 60}") + python_step("later"))
 
-TERMINAL = ("action_completed", "job_dead")
-
 
 async def is_dead(run: Run) -> bool:
     """Whether the step has ended as dead."""
@@ -199,39 +197,3 @@ async def test_reason_that_cannot_be_kept_is_refused(
         await playbooks.cancel(run.execution_id, reason)
 
     assert Refusal(refused.value).fields == ["reason"]
-
-
-async def test_every_job_of_a_cancelled_fan_out_ends_in_exactly_one_terminal_event(
-    start: Starter, move_clock: MoveClock
-) -> None:
-    steps = ["waits", "completes", "fails", "is_released", "expires"]
-    run = await start(
-        playbook(
-            f"- {{step: start, next: [{', '.join(steps)}]}}\n"
-            + "".join(python_step(step, "[end]", ", retry: 3") for step in steps)
-            + "- step: end"
-        )
-    )
-    held = await run.client.poll(5, wait=20, lease_seconds=20)
-    by_step = {lease.step: lease for lease in held}
-    await run.client.release(by_step["waits"].lease_token)
-
-    await run.playbooks.cancel(run.execution_id)
-    await run.client.complete(by_step["completes"].lease_token)
-    await run.client.fail(by_step["fails"].lease_token)
-    await run.client.release(by_step["is_released"].lease_token)
-    await move_clock(30)
-
-    async def all_ended() -> bool:
-        return len(await run.events(*TERMINAL)) == len(steps)
-
-    await eventually(all_ended)
-    ended = await run.events(*TERMINAL)
-    assert sorted((event.step, event.event_type) for event in ended) == [
-        ("completes", "action_completed"),
-        ("expires", "job_dead"),
-        ("fails", "job_dead"),
-        ("is_released", "job_dead"),
-        ("waits", "job_dead"),
-    ]
-    assert await run.client.poll() == []
