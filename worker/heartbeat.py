@@ -28,6 +28,7 @@ class Heartbeat:
         self._lease_seconds = lease_seconds
         self._attempts = attempts
         self._now = asyncio.Event()
+        self._answered = asyncio.Event()
         self._backoff = Backoff()
 
     def beat_now(self) -> None:
@@ -35,6 +36,15 @@ class Heartbeat:
         held.
         """
         self._now.set()
+
+    async def confirm(self) -> None:
+        """Returns when the broker has answered a beat that began after this call, however many that takes.
+
+        One caller at a time.
+        """
+        self._answered = answered = asyncio.Event()
+        self.beat_now()
+        await answered.wait()
 
     async def run(self) -> None:
         """Beats until cancelled.
@@ -54,13 +64,13 @@ class Heartbeat:
     async def _beat(self) -> float:
         """Seconds until the next beat."""
         regular = self._lease_seconds / BEATS_PER_LEASE
+        answered = self._answered  # of those who asked before this beat
         attempts = list(self._attempts())
-        if not attempts:
-            return regular
         slices = [attempts[first : first + MOST_ITEMS] for first in range(0, len(attempts), MOST_ITEMS)]
         if not all(await asyncio.gather(*map(self._extend, slices))):
             return min(self._backoff.next_wait(), regular)
         self._backoff.reset()
+        answered.set()
         return regular
 
     async def _extend(self, attempts: Sequence[Attempt]) -> bool:

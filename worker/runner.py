@@ -12,7 +12,7 @@ from datetime import timedelta
 import grpc
 
 from worker.attempt import STOP_SECONDS, Attempt, Executor, Stop
-from worker.client import Client
+from worker.client import Client, extend_seconds
 from worker.heartbeat import Heartbeat
 from worker.lease import Delivery, Lease, Outcome
 from worker.lease_stream import LeaseStream
@@ -95,6 +95,7 @@ class Runner:
         draining = asyncio.create_task(self._draining.wait())
         try:
             await asyncio.wait({taking, draining}, return_when=asyncio.FIRST_COMPLETED)
+            await self._confirm_held()
             taking.cancel()
             await asyncio.wait({taking})
             await self._drain()
@@ -112,7 +113,7 @@ class Runner:
 
     async def _take(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._draining.is_set():
             asked: timedelta | None = None
             try:
                 await self._follow_stream(backoff)
@@ -148,11 +149,12 @@ class Runner:
                 self._stream = None
 
     def _accept(self, stream: LeaseStream, delivery: Delivery) -> None:
-        if delivery.leases:
+        # What comes while draining is left unreceived: the broker takes it back when the stream ends.
+        if delivery.leases and not self._draining.is_set():
             stream.acknowledge([lease.token for lease in delivery.leases])
             self._credits -= len(delivery.leases)
-        for lease in delivery.leases:
-            self._start(lease)
+            for lease in delivery.leases:
+                self._start(lease)
         for notice in delivery.notices:
             if attempt := self._held.get(notice.token):
                 attempt.stop(Stop.CANCELLED if notice.outcome is Outcome.CANCELLED else Stop.LOST)
@@ -180,9 +182,29 @@ class Runner:
 
     def _give_credits(self) -> None:
         free = self._options.concurrency - len(self._slots) - self._credits
-        if self._stream and free > 0:
+        if self._stream and free > 0 and not self._draining.is_set():
             self._credits += free
             self._stream.grant(free)
+
+    async def _confirm_held(self) -> None:
+        """Extends what is held while the stream is still open.
+
+        Acknowledgements that a cancelled stream no longer sends would let the broker give running leases to
+        another worker; an extended lease counts as received.
+        """
+        if not self._held or not self._stream:
+            return
+        confirming = asyncio.create_task(self._heartbeat.confirm())
+        exiting = asyncio.create_task(self._exiting.wait())
+        try:
+            await asyncio.wait(
+                {confirming, exiting},
+                timeout=extend_seconds(self._options.lease_seconds),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            confirming.cancel()
+            exiting.cancel()
 
     async def _drain(self) -> None:
         """Lets steps finish for a while, then takes their leases back and releases them."""

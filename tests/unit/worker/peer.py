@@ -113,10 +113,12 @@ class Peer(stubs.BrokerServiceServicer):
     refuses_extend_of: str = ""  # a token; the whole call is refused, every time
     is_extend_answered_short: bool = False  # without a single result, against the contract
     on_complete: pb.LeaseOutcome.ValueType = pb.LEASE_OUTCOME_OK
-    gate: asyncio.Event = field(default_factory=asyncio.Event)  # unary calls wait for it
+    gate: asyncio.Event = field(default_factory=asyncio.Event)  # unary calls wait for it, Extend excepted
+    extend_gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.extend_gate.set()
 
     async def next(self, queue: "asyncio.Queue[Any]") -> Any:
         async with asyncio.timeout(5):
@@ -152,6 +154,7 @@ class Peer(stubs.BrokerServiceServicer):
         self.extended.put_nowait(tokens)
         self.extend_seconds.append(context.time_remaining())
         self.beats.release()
+        await self.extend_gate.wait()
         if self.refuses_extend_of in tokens:
             await Refusal(grpc.StatusCode.UNAVAILABLE).raise_in(context)
         if self.is_extend_answered_short:

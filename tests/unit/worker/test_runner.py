@@ -299,6 +299,39 @@ async def test_draining_worker_takes_no_more_and_finishes_what_runs(start: Any, 
     assert (await peer.next(peer.completed)).lease_token == "a"
 
 
+async def test_stream_stays_open_until_the_broker_knows_what_is_held(start: Any, peer: Peer) -> None:
+    running = start()
+    peer.extend_gate.clear()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    running.runner.stop()
+    assert await peer.next(peer.extended) == ["a"]
+    assert not stream.is_over
+    peer.extend_gate.set()
+    await stream.until(lambda: stream.is_over)
+
+
+async def test_lease_that_comes_while_draining_is_neither_started_nor_received(
+    start: Any, peer: Peer
+) -> None:
+    running = start()
+    peer.extend_gate.clear()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a"))
+    await peer.next(running.script.started)
+    running.runner.stop()
+    await peer.next(peer.extended)
+    stream.deliver(lease("b"))
+    stream.notify("a", pb.LeaseNotice.KIND_CANCELLED)  # comes after "b"
+    await peer.next(peer.failed)
+    peer.extend_gate.set()
+    await running.ended()
+    assert running.script.started.empty()
+    assert stream.received == ["a"]
+    assert stream.credits == 1  # of three: none was given for the slot that "a" left
+
+
 async def test_what_does_not_finish_in_time_is_killed_and_released(start: Any, peer: Peer) -> None:
     running = start(drain_seconds=0)
     stream = await peer.next(peer.streams)
