@@ -13,6 +13,8 @@ import click
 
 from broker.cli.output import note
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @click.command()
 @click.option(
@@ -54,7 +56,8 @@ def dev(data: Path, logs: Path, listen: str, database_url: str | None) -> None:
     from broker.embedded import BinariesNotFound, PostgresFailed
     from broker.supervisor import ChildFailed, Stack, StackConfig
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell that starts it in the background has set that to be ignored.
+    for number in _ENDING:
         signal.signal(number, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt), Stack(StackConfig(data, logs, listen, database_url)) as stack:
@@ -76,5 +79,5 @@ def _ready_line(address: str, database_url: str, log_files: tuple[Path, ...]) ->
 
 def _ignore_further_signals() -> None:
     """A second Ctrl-C must not interrupt the stop, which takes seconds at most."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
