@@ -91,11 +91,14 @@ async def test_no_stream_waits_while_another_gets_more_than_a_thousand(
 ) -> None:
     for _ in range(3):
         await client.enqueue_all(*(new_job(queue="busy") for _ in range(1000)))
-    async with client.stream(10_000, queues=["busy"], worker_id="greedy") as greedy:
+    async with (
+        client.stream(1, queues=["quiet"], worker_id="modest") as modest,
+        client.stream(10_000, queues=["busy"], worker_id="greedy") as greedy,
+    ):
         await greedy.next()
         await client.enqueue(queue="quiet")
 
-        await client.lease(queues=["quiet"], worker_id="modest")
+        await modest.next()
 
         rows = await tables.rows(
             """SELECT worker_id FROM noetl.event WHERE event_type = 'action_started' AND event_id <=
