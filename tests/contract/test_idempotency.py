@@ -162,6 +162,7 @@ async def test_a_key_is_kept_for_24_hours_after_its_job_has_ended(
     client: Client, move_clock: MoveClock, database_url: str
 ) -> None:
     ended = await client.enqueue(idempotency_key="ended")
+    await move_clock(48 * 3600)
     await client.complete((await client.lease()).lease_token)
     waiting = await client.enqueue(idempotency_key="waiting", delay=90 * 3600)
     await move_clock(23.9 * 3600)
