@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from reprise.v1 import broker_service_pb2 as pb
-from reprise.v1 import job_pb2
 
 from broker.dispatcher import Dispatcher, LeaseStream
 from broker.errors import InvalidArgument, Unavailable, Violation
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.instants import read_duration
-from broker.service.translate.leases import lease_message, token_of
+from broker.service.translate.leases import token_of, write_lease
 from broker.service.translate.new_jobs import NAME_RULE, is_name
 
 # A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
@@ -126,17 +125,14 @@ def _take(stream: LeaseStream, codec: TokenCodec) -> list[pb.LeaseResponse]:
     outbox, stream.outbox = stream.outbox, []
     notices, stream.notices = stream.notices, []
     responses: list[pb.LeaseResponse] = []
-    leases: list[job_pb2.Lease] = []
-    size = 0
+    size = _MESSAGE_BYTES
     for grant in outbox:
-        lease = lease_message(codec, grant)
-        leases.append(lease)
+        if size >= _MESSAGE_BYTES or len(responses[-1].leases) >= _MESSAGE_LEASES:
+            responses.append(pb.LeaseResponse())
+            size = 0
+        lease = responses[-1].leases.add()
+        write_lease(lease, codec, grant)
         size += lease.ByteSize()
-        if size >= _MESSAGE_BYTES or len(leases) >= _MESSAGE_LEASES:
-            responses.append(pb.LeaseResponse(leases=leases))
-            leases, size = [], 0
-    if leases:
-        responses.append(pb.LeaseResponse(leases=leases))
     if notices:
         responses.append(
             pb.LeaseResponse(

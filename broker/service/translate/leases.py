@@ -9,7 +9,7 @@ from reprise.v1 import job_pb2
 from broker.job import Grant
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
-from broker.service.translate.instants import timestamp_message
+from broker.service.translate.instants import write_timestamp
 
 # Ids are milliseconds since 2025-01-01 UTC, shifted left by 22 bits.
 _ID_EPOCH_MILLISECONDS = 1_735_689_600_000
@@ -21,20 +21,21 @@ def token_of(codec: TokenCodec, grant: Grant) -> str:
     return codec.issue(grant.lease_id, grant.job_id, in_execution=grant.execution_id is not None)
 
 
-def lease_message(codec: TokenCodec, grant: Grant) -> job_pb2.Lease:
-    """The lease with all that its worker needs."""
-    lease = job_pb2.Lease(
-        lease_token=token_of(codec, grant),
-        job_id=grant.job_id,
-        queue=grant.queue,
-        kind=grant.kind,
-        attempt=grant.attempt,
-        max_attempts=grant.max_attempts,
-        lease_expires_at=timestamp_message(grant.expires_at),
-        lease_duration=_duration(grant.lease_seconds),
-        input_json=grant.input,
-        created_at=_created_at(grant.job_id),
-    )
+def write_lease(lease: job_pb2.Lease, codec: TokenCodec, grant: Grant) -> None:
+    """Fills an empty message with all that the worker needs.
+
+    Filled in place, field by field, as submessages that are made apart and then copied cost five times as much (measured 2026-11).
+    """
+    lease.lease_token = token_of(codec, grant)
+    lease.job_id = grant.job_id
+    lease.queue = grant.queue
+    lease.kind = grant.kind
+    lease.attempt = grant.attempt
+    lease.max_attempts = grant.max_attempts
+    lease.input_json = grant.input
+    write_timestamp(lease.lease_expires_at, grant.expires_at)
+    _write_duration(lease.lease_duration, grant.lease_seconds)
+    _write_created_at(lease.created_at, grant.job_id)
     if grant.execution_id is not None:
         lease.execution_id = grant.execution_id
         lease.step = grant.step or ""
@@ -43,21 +44,22 @@ def lease_message(codec: TokenCodec, grant: Grant) -> job_pb2.Lease:
     if grant.checkpoint is not None:
         lease.checkpoint_json = grant.checkpoint
     if grant.attempt_timeout_seconds is not None:
-        lease.attempt_timeout.CopyFrom(_duration(grant.attempt_timeout_seconds))
+        _write_duration(lease.attempt_timeout, grant.attempt_timeout_seconds)
     if grant.traceparent is not None:
         lease.traceparent = grant.traceparent
     if grant.dependency is not None:
         lease.dependency = grant.dependency
     if grant.labels is not None:
         lease.labels.update(json.loads(grant.labels))
-    return lease
 
 
-def _duration(seconds: float) -> Duration:
+def _write_duration(message: Duration, seconds: float) -> None:
     whole = int(seconds)
-    return Duration(seconds=whole, nanos=int((seconds - whole) * 1_000_000) * 1000)
+    message.seconds = whole
+    message.nanos = int((seconds - whole) * 1_000_000) * 1000
 
 
-def _created_at(job_id: int) -> Timestamp:
+def _write_created_at(message: Timestamp, job_id: int) -> None:
     seconds, milliseconds = divmod((job_id >> _ID_SHIFT) + _ID_EPOCH_MILLISECONDS, 1000)
-    return Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000)
+    message.seconds = seconds
+    message.nanos = milliseconds * 1_000_000
