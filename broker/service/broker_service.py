@@ -10,6 +10,7 @@ from reprise.v1 import broker_service_pb2_grpc
 
 from broker.dispatcher import Dispatcher
 from broker.errors import InvalidArgument, Violation
+from broker.job import Outcome
 from broker.json_text import JsonInvalid, check_json
 from broker.lifecycle import Lifecycle
 from broker.lifecycle.complete import Result
@@ -32,6 +33,9 @@ _MAX_RESULT_BYTES = 1024 * 1024
 _MAX_CHECKPOINT_BYTES = 64 * 1024
 # Traces quote conditions: a thousand of them could pass the 3 MiB that a message may have.
 _MAX_TRACES_BYTES = 2 * 1024 * 1024
+
+# Copied into each answer.
+_COMPLETED = {outcome: pb.Completed(outcome=pb.LeaseOutcome.ValueType(outcome)) for outcome in Outcome}
 
 _Context = grpc.aio.ServicerContext[object, object]
 
@@ -122,7 +126,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         _check_count("completions", request.completions)
         results: list[Result] = []
         wanted: list[int] = []
-        answers = [pb.Completed(outcome=pb.LEASE_OUTCOME_LOST) for _ in request.completions]
+        answers = [_COMPLETED[Outcome.LOST]] * len(request.completions)
         for index, completion in enumerate(request.completions):
             lease = self._codec.read(completion.lease_token)
             if lease is None:
@@ -137,7 +141,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
                 )
         if results:
             for index, outcome in zip(wanted, await self._lifecycle.complete(results), strict=True):
-                answers[index] = pb.Completed(outcome=pb.LeaseOutcome.ValueType(outcome))
+                answers[index] = _COMPLETED[outcome]
         return pb.CompleteResponse(results=answers)
 
     @reports_errors
