@@ -3,14 +3,12 @@
 Knows neither protobuf nor SQL. Durations are seconds as floats here, as PostgreSQL computes with them; JSON is text.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to be put in, checked already. `input` is a JSON object as text that PostgreSQL can hold."""
 
     queue: str

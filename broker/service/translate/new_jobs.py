@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from reprise.v1 import job_pb2, retry_pb2
@@ -53,18 +54,18 @@ class NewJobReader:
         return jobs
 
     def _read(self, message: job_pb2.NewJob, path: str, violations: list[Violation]) -> NewJob:
-        queue = message.queue or "default"
+        queue, kind, priority = message.queue or "default", message.kind, message.priority
         if not is_name(queue):
             violations.append(Violation(f"{path}.queue", NAME_RULE))
-        if not is_name(message.kind):
+        if not is_name(kind):
             violations.append(Violation(f"{path}.kind", NAME_RULE))
-        if not -_MAX_PRIORITY <= message.priority <= _MAX_PRIORITY:
+        if not -_MAX_PRIORITY <= priority <= _MAX_PRIORITY:
             violations.append(Violation(f"{path}.priority", f"must be -{_MAX_PRIORITY} to {_MAX_PRIORITY}"))
-        if message.dependency and not is_name(message.dependency):
+        if (dependency := message.dependency) and not is_name(dependency):
             violations.append(Violation(f"{path}.dependency", NAME_RULE))
-        if message.traceparent and not _TRACEPARENT.fullmatch(message.traceparent):
+        if (traceparent := message.traceparent) and not _TRACEPARENT.fullmatch(traceparent):
             violations.append(Violation(f"{path}.traceparent", "is not a W3C traceparent"))
-        if len(message.idempotency_key) > _MAX_KEY_CHARACTERS or "\0" in message.idempotency_key:
+        if (key := message.idempotency_key) and (len(key) > _MAX_KEY_CHARACTERS or "\0" in key):
             violations.append(
                 Violation(
                     f"{path}.idempotency_key", f"must be 1 to {_MAX_KEY_CHARACTERS} characters without NUL"
@@ -73,9 +74,9 @@ class NewJobReader:
         policy = self._read_policy(message, path, violations)
         return NewJob(
             queue=queue,
-            kind=message.kind,
+            kind=kind,
             input=_read_input(message, path, violations),
-            priority=message.priority,
+            priority=priority,
             policy=None if policy is None else policy.text,
             max_attempts=1 if policy is None else policy.max_attempts,
             delay_seconds=(
@@ -88,8 +89,8 @@ class NewJobReader:
             run_at=read_timestamp(message.run_at, f"{path}.run_at", violations)
             if message.HasField("run_at")
             else None,
-            idempotency_key=message.idempotency_key or None,
-            dependency=message.dependency or None,
+            idempotency_key=key or None,
+            dependency=dependency or None,
             attempt_timeout_seconds=(
                 read_duration(
                     message.attempt_timeout,
@@ -102,7 +103,7 @@ class NewJobReader:
                 else None
             ),
             labels=_read_labels(message, path, violations) if message.labels else None,
-            traceparent=message.traceparent or None,
+            traceparent=traceparent or None,
         )
 
     def _read_policy(self, message: job_pb2.NewJob, path: str, violations: list[Violation]) -> _Policy | None:
@@ -138,8 +139,9 @@ class NewJobReader:
         return known
 
 
+@lru_cache(maxsize=4096)
 def is_name(text: str) -> bool:
-    """Whether `text` may name a queue, a kind or a dependency."""
+    """Whether `text` may name a queue, a kind or a dependency. Remembered, as the same few come again and again."""
     return _NAME.fullmatch(text) is not None
 
 
