@@ -9,7 +9,6 @@ import time
 
 from bench.metering import Meter
 from bench.workload import KIND, MAX_ATTEMPTS, RESULT, STREAMS, Figure, Measured, Route, Task, Waits, tell
-from broker.dispatcher.lanes import Floor
 from broker.job import NewJob
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store.enqueue import Enqueuer
@@ -37,8 +36,8 @@ class Lanes:
             policy=to_json(RetryPolicy(max_attempts=MAX_ATTEMPTS)),
             max_attempts=MAX_ATTEMPTS,
         )
-        self._floor = Floor()
-        self._leasing = False
+        # One enqueuer, so jobs come in the order of their ids: nothing appears behind what was leased last.
+        self._floor = 0
         self._arrived = asyncio.Event()
         self._takers = [Taker(number, f"bench-{number}", _LEASE_SECONDS) for number in range(1, STREAMS + 1)]
         # As many leases may be out as the streams of the gRPC load have credits.
@@ -53,8 +52,7 @@ class Lanes:
 
     async def enqueue(self, count: int) -> None:
         """Enqueues `count` jobs by one statement."""
-        placed = await self._enqueuer.put([self._job] * count, [0] * count)
-        self._floor.arrive(min(place.job_id for place in placed), in_flight=self._leasing)
+        await self._enqueuer.put([self._job] * count, [0] * count)
         self._arrived.set()
 
     async def drain(self) -> None:
@@ -64,14 +62,10 @@ class Lanes:
     async def lease(self, count: int) -> list[int]:
         """Leases at most `count` jobs by one statement; their lease ids."""
         slots = [self._takers[number % len(self._takers)].stream for number in range(count)]
-        self._leasing = True
         granted = await grant(
-            self._sessions[1], [Lane(self._queue, _PRIORITY, self._floor.seq, count, 0)], slots, self._takers
+            self._sessions[1], [Lane(self._queue, _PRIORITY, self._floor, count, 0)], slots, self._takers
         )
-        self._leasing = False
-        for lease in granted:
-            self._floor.leased(lease.seq)
-        self._floor.landed()
+        self._floor = max((lease.seq for lease in granted), default=self._floor)
         return [lease.lease_id for lease in granted]
 
     async def complete(self, lease_ids: list[int]) -> None:
