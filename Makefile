@@ -4,11 +4,12 @@
 
 VENV := .venv
 STAMP := $(VENV)/.complete
+BENCH_STAMP := $(VENV)/.complete-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench check lint format stubs constraints containers clean
+.PHONY: help venv demo test bench bench-full check lint format stubs constraints containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +26,15 @@ demo: $(STAMP) ## see a step fail, be retried by the broker's decision, and end 
 test: $(STAMP) ## run every test on the PostgreSQL of the wheel (REPRISE_TEST_POSTGRES=system: on the system's)
 	python -m pytest $(ARGS)
 
-bench: $(STAMP) ## measure throughput and latency against raw SQL; prints a table, writes bench/results/ (ARGS='--rounds 1')
+bench: $(BENCH_STAMP) ## measure throughput and latency against raw SQL in under 5 minutes; prints tables, writes bench/results/
 	@python -m bench $(ARGS)
+
+bench-full: $(BENCH_STAMP) ## measure everything, peers too, in under 90 minutes (ARGS='--only NAME': one scenario)
+	@python -m bench --full $(ARGS)
+
+$(BENCH_STAMP): $(STAMP)
+	@python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev,bench]'
+	@touch $@
 
 check: lint test ## everything that must pass before a commit: lint and test
 

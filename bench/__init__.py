@@ -1,6 +1,6 @@
-"""Measures Reprise: a real PostgreSQL and a real broker, with the load in processes of its own.
+"""Measures Reprise: a real PostgreSQL and real brokers, with the load in processes of its own.
 
-`python -m bench` (or `make bench`) prints a table and writes JSON. Every figure is taken through gRPC and, in the same run and on the same
-database, by the broker's own statements without gRPC: what the path to them costs is the ratio. Must not change the product: whatever
-is measured here is what ships.
+`scenario` says what a scenario is and lists them; `scenarios` holds one module for each; `loads` the client processes that they start;
+`peers` other queues on the same PostgreSQL; `report` turns figures into a table, JSON and plots. `testbed`, `metering`, `machine` and
+`workload` are what all of them stand on. Must not change the product: whatever is measured here is what ships.
 """

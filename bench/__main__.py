@@ -1,9 +1,10 @@
-"""`python -m bench`: one run, by default of some two minutes, that prints all figures and writes them to bench/results/."""
+"""`python -m bench`: runs scenarios one after the other, prints their tables, and writes JSON and plots to bench/results/."""
 
 import json
 import shutil
 import sys
-from dataclasses import replace
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,24 +12,25 @@ import click
 from rich.console import Console
 
 from bench.machine import describe
-from bench.report import show, summarize
-from bench.testbed import ProcessFailed, run_load, testbed
-from bench.workload import PRODUCERS, Figure, Load, Measured, Route, Site, Task
-from broker.embedded import PostgresFailed, Source
+from bench.measurement import Measurement, Row, Series
+from bench.report.medians import medians
+from bench.report.plots import draw
+from bench.report.table import show_facts, show_progress, show_rows
+from bench.scenario import SCENARIOS, Scenario, Stage
+from broker.embedded import Source
 
 _RESULTS = Path(__file__).parent / "results"
-_MODULES = {Route.GRPC: "bench.grpc_load", Route.RAW: "bench.raw_load"}
-_WARM_UP_JOBS = 10_000
-_SINGLE_JOBS = 300
-_RETRIES = 300
-_WIDTH = 120  # of the table where there is no terminal
+_FULL_ROUNDS = 3
+_WIDTH = 140  # of the tables where there is no terminal
 
 
 @click.command()
-@click.option("--jobs", default=60_000, show_default=True, help="Jobs of one round.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1, 500), default=(500, 100), show_default=True,
-    help="Jobs of one call; may be given several times. Burn-down is taken with the first one.")  # fmt: skip
-@click.option("--rounds", default=3, show_default=True, help="gRPC and raw, one after the other, so often.")
+@click.option("--full", is_flag=True, help="Every scenario, at length and with peers; else the short ones.")
+@click.option("--only", multiple=True, type=click.Choice([scenario.name for scenario in SCENARIOS]),
+    help="This scenario; may be given several times.")  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Rounds to take medians of.  [default: 1, or 3 with --full]"
+)
 @click.option(
     "--postgres",
     type=click.Choice(list(Source)),
@@ -37,59 +39,57 @@ _WIDTH = 120  # of the table where there is no terminal
     help="Whose PostgreSQL.",
 )
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=_RESULTS, show_default=False,
-    help="Where the JSON goes, and the database while it runs.  [default: bench/results]")  # fmt: skip
-def bench(jobs: int, batches: tuple[int, ...], rounds: int, postgres: Source, results: Path) -> None:
-    """Measure enqueue, burn-down, mixed lifecycles and latency, through gRPC and raw."""
-    folder = results / "testbed"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    help="Where results go, and databases while they run.  [default: bench/results]")  # fmt: skip
+def bench(full: bool, only: tuple[str, ...], rounds: int | None, postgres: Source, results: Path) -> None:
+    """Measure throughput, latency and punctuality."""
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    loads = [Load(_whole(jobs, batch), batch) for batch in batches]
+    folder = results / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder.mkdir(parents=True)
+    facts = describe(postgres)
+    show_facts(facts, console)
+    failed = []
+    for scenario in SCENARIOS:
+        if scenario.name in only or (not only and (full or scenario.quick)):
+            stage = Stage(folder / "testbed", postgres, rounds or (_FULL_ROUNDS if full else 1), full)
+            if not _run(scenario, stage, folder, facts, console):
+                failed.append(scenario.name)
+    console.print(f"written to {folder}", highlight=False, soft_wrap=True)
+    if failed:
+        raise click.ClickException(f"not measured to the end: {', '.join(failed)}")
+
+
+def _run(scenario: Scenario, stage: Stage, folder: Path, facts: dict[str, str], console: Console) -> bool:
+    """Shows and writes what one scenario measures; False when it broke off, which keeps no other from running."""
+    console.rule(f"{scenario.name}: {scenario.shows}", align="left")
+    stage.folder.mkdir()
+    measured: list[Measurement] = []
+    started = time.monotonic()
+    whole = False
     try:
-        with testbed(folder, (postgres,)) as site:
-            facts = describe(site.database_url)
-            measured = _run(site, loads, rounds, console)
-    except (PostgresFailed, ProcessFailed) as error:
-        raise click.ClickException(f"{error}\nLogs are in {folder}") from error
-    document = summarize(facts, loads[0], rounds, measured)
-    file = results / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    file.write_text(json.dumps(document, indent=2))
-    show(document, console)
-    console.print(f"written to {file}", highlight=False, soft_wrap=True)
-    shutil.rmtree(folder)
-
-
-def _whole(jobs: int, batch: int) -> int:
-    """As many jobs as the producers can enqueue in whole batches."""
-    of_all_producers = batch * PRODUCERS
-    return max(1, jobs // of_all_producers) * of_all_producers
-
-
-def _run(site: Site, loads: list[Load], rounds: int, console: Console) -> list[Measured]:
-    """gRPC and raw turn by turn, on one database that grows; first a round that does not count."""
-    burn, at_rest = (Figure.ENQUEUE, Figure.BURN_DOWN), (Figure.ENQUEUE_TO_LEASE,)
-    _both(site, replace(loads[0], jobs=_whole(_WARM_UP_JOBS, loads[0].batch)), (Figure.MIXED,), "warm-up")
-    measured: list[Measured] = []
-    for number in range(1, rounds + 1):
-        console.print(f"round {number} of {rounds}", highlight=False)
-        measured += _both(site, loads[0], burn, f"burn-{number}")
-        for load in loads:
-            measured += _both(site, load, (Figure.MIXED,), f"mixed-{load.batch}-{number}")
-    console.print("single jobs, at rest", highlight=False)
-    single = replace(loads[0], jobs=_SINGLE_JOBS)
-    measured += run_load("bench.at_rest", Task(site, single, "rest", at_rest))
-    measured += run_load("bench.raw_load", Task(site, single, "rest-raw", at_rest))
-    retries = replace(loads[0], jobs=_RETRIES)
-    measured += run_load("bench.at_rest", Task(site, retries, "rest", (Figure.RETRY_LATENESS,)))
-    return measured
-
-
-def _both(site: Site, load: Load, figures: tuple[Figure, ...], queue: str) -> list[Measured]:
-    """Each route has a queue of its own: nothing of one is left for the other."""
-    measured: list[Measured] = []
-    for route, module in _MODULES.items():
-        measured += run_load(module, Task(site, load, f"{queue}-{route}", figures))
-    return measured
+        for one in scenario.load().measure(stage):
+            measured.append(one)
+            show_progress(one, console)
+        whole = True
+    except Exception:
+        console.print_exception(width=_WIDTH)
+        shutil.copytree(
+            stage.folder, folder / f"{scenario.name}-logs", ignore=shutil.ignore_patterns("data*")
+        )
+    rows = [one for one in measured if isinstance(one, Row)]
+    series = [one for one in measured if isinstance(one, Series)]
+    show_rows(medians(rows), console)
+    document = {
+        "scenario": scenario.name,
+        "machine": facts,
+        "seconds": round(time.monotonic() - started),
+        "medians": [asdict(row) for row in medians(rows)],
+        "rounds": [asdict(row) for row in rows],
+        "series": [asdict(one) for one in series],
+    }
+    (folder / f"{scenario.name}.json").write_text(json.dumps(document, indent=1))
+    draw(series, folder)
+    shutil.rmtree(stage.folder)
+    return whole
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 import os
 import platform
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import psycopg
+
+from bench.testbed import running_database
+from broker.embedded import Source
 
 _PACKAGES = ("reprise", "grpcio", "protobuf", "psycopg")
 _SETTINGS = (
@@ -15,8 +19,8 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def describe(database_url: str) -> dict[str, str]:
-    """Facts by name, in the order to show them."""
+def describe(postgres: Source) -> dict[str, str]:
+    """Facts by name, in the order to show them; starts a server for a moment to ask it."""
     facts = {
         "cores": f"{os.cpu_count()} ({_cpu_model()})",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
@@ -25,7 +29,11 @@ def describe(database_url: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
     }
-    with psycopg.connect(database_url) as connection:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_database(Path(folder), (postgres,)) as database,
+        psycopg.connect(database.url) as connection,
+    ):
         facts["postgresql"] = str(connection.execute("SHOW server_version").fetchall()[0][0])
         for setting in _SETTINGS:
             value = connection.execute("SELECT current_setting(%s)", (setting,)).fetchall()[0][0]

@@ -1,4 +1,4 @@
-"""The processes that are measured: a PostgreSQL of our own with its durability on, and a broker on it."""
+"""The processes that are measured: a PostgreSQL of our own with its durability on, and brokers on it."""
 
 import os
 import signal
@@ -7,57 +7,71 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
-from bench.workload import Measured, Site, Task, hear
+from bench.measurement import Row, hear
+from bench.workload import Site, Task
 from broker.embedded import PostgresServer, Source, find_binaries
 from broker.embedded.identity import Identity, launch_command
 
 _READY = "ready listen="
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_LOAD_SECONDS = 300.0
 
 
 class ProcessFailed(Exception):
     """A broker or a load process did not do its part; the text is what it wrote last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A running PostgreSQL: its first database, and the process whose children do the work."""
+
+    url: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A running broker."""
+
+    address: str
+    pid: int
+
+
 @contextmanager
-def testbed(folder: Path, sources: tuple[Source, ...]) -> Iterator[Site]:
-    """Database and broker, running inside the block, in `folder`, which should lie on a disk like that of production."""
+def testbed(folder: Path, sources: tuple[Source, ...], *broker_options: str) -> Iterator[Site]:
+    """An empty database and one broker, running inside the block, in `folder`, which should lie on a disk like that of production."""
+    with (
+        running_database(folder, sources) as database,
+        running_broker(database, folder / "broker.log", *broker_options) as broker,
+    ):
+        yield Site(broker.address, database.url, database.pid, broker.pid)
+
+
+@contextmanager
+def running_database(folder: Path, sources: tuple[Source, ...]) -> Iterator[Database]:
+    """An empty PostgreSQL as Reprise starts its own."""
     with PostgresServer(folder / "data", find_binaries(*sources), log=folder / "postgres.log") as server:
-        postmaster = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-        with _broker(server.database_url(), folder / "broker.log") as (broker, address):
-            yield Site(address, server.database_url(), postmaster, broker.pid)
-
-
-def run_load(module: str, task: Task) -> list[Measured]:
-    """What the load process `python -m module` has measured. Raises ProcessFailed.
-
-    A checkpoint comes first, so that every round starts alike.
-    """
-    with psycopg.connect(task.site.database_url, autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
-    command = [sys.executable, "-m", module, task.to_json()]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise ProcessFailed(f"{module} ended with code {ended.returncode}:\n{ended.stderr[-4000:]}")
-    return hear(ended.stdout)
+        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        yield Database(server.database_url(), pid)
 
 
 @contextmanager
-def _broker(database_url: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A broker process on an empty database, with the address at which it serves."""
-    command = [sys.executable, "-m", "broker.cli", "broker", "--listen", "127.0.0.1:0", "--migrate"]
+def running_broker(database: Database, log: Path, *options: str) -> Iterator[Broker]:
+    """A broker process on `database`, which it migrates, with these options of `reprise broker`."""
+    command = [sys.executable, "-m", "broker.cli", "broker", "--listen", "127.0.0.1:0", "--migrate", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
             launch_command(Identity.OWN, command, on_parent_death=signal.SIGKILL),
-            stdout=output, stderr=output, env={**os.environ, "REPRISE_DATABASE_URL": database_url},
+            stdout=output, stderr=output, env={**os.environ, "REPRISE_DATABASE_URL": database.url},
         )  # fmt: skip
     try:
-        yield process, _address(process, log)
+        yield Broker(_address(process, log), process.pid)
     finally:
         process.terminate()
         try:
@@ -65,6 +79,33 @@ def _broker(database_url: str, log: Path) -> Iterator[tuple[subprocess.Popen[byt
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def run_load(module: str, task: Task) -> list[Row]:
+    """What the load process `python -m module` has measured. Raises ProcessFailed.
+
+    A checkpoint comes first, so that every round starts alike.
+    """
+    checkpoint(task.site.database_url)
+    command = [sys.executable, "-m", module, task.to_json()]
+    return hear(run_to_end(command, module))
+
+
+def checkpoint(database_url: str) -> None:
+    """Writes out what earlier rounds left in memory, so that no later one pays for it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def run_to_end(command: list[str], name: str) -> str:
+    """What a process writes to its standard output. Raises ProcessFailed when it fails, or does not end in five minutes."""
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ProcessFailed(f"{name} did not end within {_LOAD_SECONDS:.0f} s") from error
+    if ended.returncode != 0:
+        raise ProcessFailed(f"{name} ended with code {ended.returncode}:\n{ended.stderr[-4000:]}")
+    return ended.stdout
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -1,9 +1,10 @@
-"""What a load process is told, and what it says afterwards. Both travel as JSON between processes."""
+"""What a load process is told: where the measured processes are, how much of what, and which figures to take."""
 
 import json
 import sys
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Self
 
 KIND = "noop"
 RESULT = '{"ok":true}'
@@ -13,20 +14,13 @@ STREAMS = 2
 
 
 class Figure(StrEnum):
-    """What is measured."""
+    """What a load process can measure."""
 
     ENQUEUE = "enqueue"
-    BURN_DOWN = "burn_down"
-    MIXED = "mixed"
-    ENQUEUE_TO_LEASE = "enqueue_to_lease"
-    RETRY_LATENESS = "retry_lateness"
-
-
-class Route(StrEnum):
-    """How jobs travel: through the broker, or by its statements alone."""
-
-    GRPC = "grpc"
-    RAW = "raw"
+    BURN_DOWN = "burn-down"
+    MIXED = "mixed lifecycles"
+    ENQUEUE_TO_START = "enqueue to start, at rest"
+    RETRY_LATENESS = "retry lateness, at rest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +52,10 @@ class Load:
         empty = '{"payload":""}'
         return f"{empty[:-2]}{'x' * (self.payload_bytes - len(empty))}{empty[-2:]}"
 
-
-@dataclass(frozen=True, slots=True)
-class Throughput:
-    """So many jobs, in batches of `batch`, took so long.
-
-    `cpu_seconds` by part: database, broker, load; elsewhere is everything else on the machine.
-    """
-
-    figure: Figure
-    route: Route
-    batch: int
-    jobs: int
-    seconds: float
-    cpu_seconds: dict[str, float]
-
     @property
-    def per_second(self) -> float:
-        """Jobs per second."""
-        return self.jobs / self.seconds
-
-    def cpu_microseconds(self, part: str) -> float:
-        """CPU time of one part for one job."""
-        return self.cpu_seconds[part] / self.jobs * 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """How long each of many single jobs took, in milliseconds."""
-
-    figure: Figure
-    route: Route
-    milliseconds: list[float]
-
-
-Measured = Throughput | Waits
+    def setting(self) -> str:
+        """For the rows that it gives."""
+        return f"batches of {self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +72,7 @@ class Task:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_command_line(cls) -> "Task":
+    def from_command_line(cls) -> Self:
         """What this process was told to do."""
         told = json.loads(sys.argv[1])
         return cls(
@@ -118,19 +81,3 @@ class Task:
             told["queue"],
             tuple(Figure(name) for name in told["figures"]),
         )
-
-
-def tell(measured: list[Measured]) -> None:
-    """Prints what was measured, for the process that started this one."""
-    print(json.dumps([asdict(one) for one in measured]))
-
-
-def hear(output: str) -> list[Measured]:
-    """What a load process has told."""
-    heard: list[Measured] = []
-    for one in json.loads(output):
-        figure, route = Figure(one.pop("figure")), Route(one.pop("route"))
-        heard.append(
-            Waits(figure, route, **one) if "milliseconds" in one else Throughput(figure, route, **one)
-        )
-    return heard

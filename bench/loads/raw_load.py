@@ -6,9 +6,12 @@ while the others prepare theirs. Calls the product's functions, so it cannot dri
 
 import asyncio
 import time
+from dataclasses import replace
 
+from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import KIND, MAX_ATTEMPTS, RESULT, STREAMS, Figure, Measured, Route, Task, Waits, tell
+from bench.report.medians import percentiles
+from bench.workload import KIND, MAX_ATTEMPTS, RESULT, STREAMS, Figure, Task
 from broker.job import NewJob
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store.enqueue import Enqueuer
@@ -97,26 +100,28 @@ class Lanes:
             left -= len(lease_ids)
 
 
-async def measure(task: Task) -> list[Measured]:
+async def measure(task: Task) -> list[Row]:
     """The figures asked for, in this order: enqueue and burn-down of the same jobs, both at once as mixed, single jobs."""
-    measured: list[Measured] = []
+    load = task.load
+    rows: list[Row] = []
     lanes = Lanes(task)
     await _open(lanes)
+    meter = Meter(replace(task.site, broker_pid=0))
     if Figure.ENQUEUE in task.figures:
-        meter = Meter.start(task.site)
         await lanes.fill()
-        measured.append(meter.stop(Figure.ENQUEUE, Route.RAW, task.load))
-        meter = Meter.start(task.site)
+        rows.append(Row(Figure.ENQUEUE, "raw", load.setting, meter.stop(load.jobs)))
+    if Figure.BURN_DOWN in task.figures:
+        meter.start()
         await lanes.drain()
-        measured.append(meter.stop(Figure.BURN_DOWN, Route.RAW, task.load))
+        rows.append(Row(Figure.BURN_DOWN, "raw", load.setting, meter.stop(load.jobs)))
     if Figure.MIXED in task.figures:
-        meter = Meter.start(task.site)
+        meter.start()
         await asyncio.gather(lanes.fill(), lanes.drain())
-        measured.append(meter.stop(Figure.MIXED, Route.RAW, task.load))
-    if Figure.ENQUEUE_TO_LEASE in task.figures:
-        measured.append(await _single_jobs(lanes, task.load.jobs))
+        rows.append(Row(Figure.MIXED, "raw", load.setting, meter.stop(load.jobs)))
+    if Figure.ENQUEUE_TO_START in task.figures:
+        rows.append(await _single_jobs(lanes, load.jobs))
     await lanes.close()
-    return measured
+    return rows
 
 
 async def _open(lanes: Lanes) -> None:
@@ -125,7 +130,7 @@ async def _open(lanes: Lanes) -> None:
     await lanes.complete(await lanes.lease(1))
 
 
-async def _single_jobs(lanes: Lanes, count: int) -> Waits:
+async def _single_jobs(lanes: Lanes, count: int) -> Row:
     """One job at a time: what the two statements between enqueue and lease take, one after the other."""
     waits = []
     for _ in range(count):
@@ -135,7 +140,7 @@ async def _single_jobs(lanes: Lanes, count: int) -> Waits:
         lease_ids = await lanes.lease(1)
         waits.append((time.perf_counter() - started) * 1000)
         await lanes.complete(lease_ids)
-    return Waits(Figure.ENQUEUE_TO_LEASE, Route.RAW, waits)
+    return Row(Figure.ENQUEUE_TO_START, "raw", values=percentiles(waits))
 
 
 if __name__ == "__main__":

@@ -11,20 +11,9 @@ import grpc
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
 
+from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import (
-    KIND,
-    MAX_ATTEMPTS,
-    PRODUCERS,
-    RESULT,
-    STREAMS,
-    Figure,
-    Load,
-    Measured,
-    Route,
-    Task,
-    tell,
-)
+from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, RESULT, STREAMS, Figure, Load, Task
 
 _ENQUEUE = "/reprise.v1.BrokerService/Enqueue"
 
@@ -105,25 +94,25 @@ async def drain(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-async def measure(task: Task) -> list[Measured]:
+async def measure(task: Task) -> list[Row]:
     """The figures asked for, in this order: enqueue and burn-down of the same jobs, or both at once as mixed."""
     load, queue = task.load, task.queue
-    measured: list[Measured] = []
-
+    rows: list[Row] = []
     async with grpc.aio.insecure_channel(task.site.address) as channel:
         await channel.channel_ready()
+        meter = Meter(task.site)
         if Figure.ENQUEUE in task.figures:
-            meter = Meter.start(task.site)
             await fill(channel, queue, load)
-            measured.append(meter.stop(Figure.ENQUEUE, Route.GRPC, load))
-            meter = Meter.start(task.site)
+            rows.append(Row(Figure.ENQUEUE, "reprise", load.setting, meter.stop(load.jobs)))
+        if Figure.BURN_DOWN in task.figures:
+            meter.start()
             await drain(channel, queue, load)
-            measured.append(meter.stop(Figure.BURN_DOWN, Route.GRPC, load))
+            rows.append(Row(Figure.BURN_DOWN, "reprise", load.setting, meter.stop(load.jobs)))
         if Figure.MIXED in task.figures:
-            meter = Meter.start(task.site)
+            meter.start()
             await asyncio.gather(fill(channel, queue, load), drain(channel, queue, load))
-            measured.append(meter.stop(Figure.MIXED, Route.GRPC, load))
-    return measured
+            rows.append(Row(Figure.MIXED, "reprise", load.setting, meter.stop(load.jobs)))
+    return rows
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
 
-from bench.workload import KIND, RESULT, Figure, Measured, Route, Task, Waits, tell
+from bench.measurement import Row, tell
+from bench.report.medians import percentiles
+from bench.workload import KIND, RESULT, Figure, Task
 
 # Pauses between jobs, random so that they do not fall in step with a timer.
 _PAUSE_SECONDS = (0.005, 0.025)
@@ -72,7 +74,7 @@ class Client:
         }
 
 
-async def enqueue_to_lease(client: Client, count: int, input_json: str) -> Waits:
+async def enqueue_to_start(client: Client, count: int, input_json: str) -> Row:
     """From the call of Enqueue to the lease in the hands of a client that waits for it, one job at a time."""
     await client.subscribe(count)
     waits = []
@@ -84,10 +86,10 @@ async def enqueue_to_lease(client: Client, count: int, input_json: str) -> Waits
         )
         waits.append((leases[0][1] - started) * 1000)
         await client.complete([lease for lease, _ in leases])
-    return Waits(Figure.ENQUEUE_TO_LEASE, Route.GRPC, waits)
+    return Row(Figure.ENQUEUE_TO_START, "reprise", values=percentiles(waits))
 
 
-async def retry_lateness(client: Client, count: int, input_json: str) -> Waits:
+async def retry_lateness(client: Client, count: int, input_json: str) -> Row:
     """From the instant that a retry is due to its lease in the client's hands; nothing else arrives meanwhile that could wake anybody."""
     await client.subscribe(2 * count)
     policy = retry_pb2.RetryPolicy(
@@ -102,21 +104,21 @@ async def retry_lateness(client: Client, count: int, input_json: str) -> Waits:
     waits = [(arrived_at - due_at[lease.job_id]) * 1000 for lease, arrived_at in second]
     assert min(waits) >= 0, "a retry came early"
     await client.complete([lease for lease, _ in second])
-    return Waits(Figure.RETRY_LATENESS, Route.GRPC, waits)
+    return Row(Figure.RETRY_LATENESS, "reprise", values=percentiles(waits))
 
 
-async def measure(task: Task) -> list[Measured]:
+async def measure(task: Task) -> list[Row]:
     """The figures asked for."""
-    measured: list[Measured] = []
+    rows: list[Row] = []
     async with grpc.aio.insecure_channel(task.site.address) as channel:
         for figure, take in (
-            (Figure.ENQUEUE_TO_LEASE, enqueue_to_lease),
+            (Figure.ENQUEUE_TO_START, enqueue_to_start),
             (Figure.RETRY_LATENESS, retry_lateness),
         ):
             if figure in task.figures:
-                client = Client(channel, f"{task.queue}-{figure.value}")
-                measured.append(await take(client, task.load.jobs, task.load.input_json))
-    return measured
+                client = Client(channel, f"{task.queue}-{figure.name}")
+                rows.append(await take(client, task.load.jobs, task.load.input_json))
+    return rows
 
 
 def _duration(value: timedelta) -> Duration:

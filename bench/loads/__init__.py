@@ -1,0 +1,1 @@
+"""Client processes: each is told one task on its command line, and prints what it measured."""

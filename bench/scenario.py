@@ -1,0 +1,62 @@
+"""What a scenario is, what it gives, and which there are.
+
+A scenario is a module with `def measure(stage: Stage) -> Iterator[Measurement]` and a line in SCENARIOS. It starts the processes that it
+needs (`stage.testbed()` gives a database and a broker), drives them from processes of their own, and yields what it measured as it goes: a
+row as often as there are rounds, of which the report takes the medians. Turn by turn what is compared: first one, then the other, in
+every round.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from bench.measurement import Measurement
+from bench.testbed import testbed
+from bench.workload import Site
+from broker.embedded import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a scenario runs: an empty folder of its own on a real disk, the PostgreSQL to take, and how often to measure."""
+
+    folder: Path
+    postgres: Source
+    rounds: int
+    full: bool  # False: the short form, which must take no more than a minute or two
+
+    def testbed(self, *broker_options: str) -> AbstractContextManager[Site]:
+        """An empty database and a broker on it, with these options of `reprise broker`, while the block runs."""
+        return testbed(self.folder, (self.postgres,), *broker_options)
+
+
+class ScenarioModule(Protocol):
+    """What the module of a scenario has."""
+
+    def measure(self, stage: Stage) -> Iterator[Measurement]:
+        """Yields what is measured, as it is measured."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A line of the list: its name for `--only`, what it shows, and whether it belongs to the short run too."""
+
+    name: str
+    shows: str
+    quick: bool = False
+
+    def load(self) -> ScenarioModule:
+        """The module of that name."""
+        return cast("ScenarioModule", importlib.import_module(f"bench.scenarios.{self.name}"))
+
+
+SCENARIOS = (
+    Scenario("throughput", "batches: enqueue, burn-down and mixed lifecycles, against raw SQL", quick=True),
+    Scenario(
+        "rest", "single jobs on a broker at rest: enqueue to start, and lateness of retries", quick=True
+    ),
+)
