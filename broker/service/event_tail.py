@@ -10,35 +10,31 @@ from reprise.v1 import job_pb2
 
 from broker.service.playbook_reads import PlaybookReads
 
-# Nothing commits later than a statement may run; ids are milliseconds shifted left by 22 bits.
-_LATEST_COMMIT_IDS = 10_000 << 22
+# Nothing commits later than a turn of executions and one statement may take; ids are milliseconds shifted left by 22 bits.
+_LATEST_COMMIT_IDS = 30_000 << 22
 _EVENTS_PER_READ = 200
 
 
 class EventTail:
-    """What was sent of one execution; `quiet` says that the last look brought nothing new."""
+    """What was sent of one execution."""
 
     def __init__(self, reads: PlaybookReads, execution_id: int) -> None:
         self._reads = reads
         self._execution_id = execution_id
         self._sent: set[int] = set()
         self._newest = 0
-        self.quiet = False
 
     async def new_events(self) -> AsyncIterator[job_pb2.Event]:
         """Events that were not sent before, oldest first. Raises Unavailable."""
-        self.quiet = True
         after = max(0, self._newest - _LATEST_COMMIT_IDS)
         # What lies behind the window cannot be joined any more: its ids need not be remembered.
         self._sent = {event_id for event_id in self._sent if event_id > after}
         while True:
-            events = await self._reads.events_after(self._execution_id, after, _EVENTS_PER_READ)
+            events = await self._reads.events_after(self._execution_id, after, self._sent, _EVENTS_PER_READ)
             for event in events:
                 after = event.event_id
-                if event.event_id not in self._sent:
-                    self._sent.add(event.event_id)
-                    self._newest = max(self._newest, event.event_id)
-                    self.quiet = False
-                    yield event
+                self._sent.add(event.event_id)
+                self._newest = max(self._newest, event.event_id)
+                yield event
             if len(events) < _EVENTS_PER_READ:
                 return

@@ -1,7 +1,7 @@
 """The reading half of PlaybookService: requests to queries, rows to messages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from reprise.v1 import job_pb2
@@ -21,7 +21,7 @@ from broker.service.translate.events import event_message
 from broker.service.translate.instants import timestamp_message
 from broker.service.translate.json_values import value_message
 from broker.store import execution_reads as store
-from broker.store.execution_reads import EventRow, ExecutionRow, PlaybookRow, StepRow
+from broker.store.execution_reads import ExecutionRow, PlaybookRow, StepRow
 from broker.store.reader import Reader
 
 _MAX_SIGNED = 2**63
@@ -92,9 +92,11 @@ class PlaybookReads:
             executions=executions[:count], next_page_token=page_token(request, more)
         )
 
-    async def events_after(self, execution_id: int, after: int, limit: int) -> list[job_pb2.Event]:
-        """Events of an execution behind an id, oldest first."""
-        rows: Sequence[EventRow] = await store.events_after(self._reader, execution_id, after, limit)
+    async def events_after(
+        self, execution_id: int, after: int, known: Collection[int], limit: int
+    ) -> list[job_pb2.Event]:
+        """Events of an execution behind an id, oldest first, without those that are known."""
+        rows = await store.events_after(self._reader, execution_id, after, known, limit)
         return [event_message(row) for row in rows]
 
 

@@ -159,7 +159,8 @@ class PlaybookService(playbook_service_pb2_grpc.PlaybookServiceServicer):
             execution = await self._reads.execution(execution_id, full=False)
             async for event in tail.new_events():
                 yield pb.WatchExecutionResponse(event=event)
-            if execution.status != pb.EXECUTION_STATUS_RUNNING and tail.quiet:
+            if execution.status != pb.EXECUTION_STATUS_RUNNING:
+                # It was read before the events: whatever its steps did was committed before its end, and is among them.
                 yield pb.WatchExecutionResponse(execution=await self._whole(execution))
                 return
             if self._closing.is_set():

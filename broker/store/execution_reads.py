@@ -1,6 +1,6 @@
 """Reads playbooks, executions, the steps of one, and its events."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ WHERE e.execution_id = %(id)s AND e.kind = 11 ORDER BY e.event_id
 
 _EVENTS = """
 SELECT event_id, job_id, execution_id, node_name, event_type, attempt, created_at, worker_id, result::text FROM noetl.event
-WHERE execution_id = %(id)s AND event_id > %(after)s ORDER BY event_id LIMIT %(limit)s
+WHERE execution_id = %(id)s AND event_id > %(after)s AND event_id <> ALL(%(known)s::int8[]) ORDER BY event_id LIMIT %(limit)s
 """
 
 _LAST_ID = 2**63 - 1
@@ -144,7 +144,11 @@ async def steps(reader: Reader, execution_id: int) -> list[StepRow]:
     return [StepRow._make(row) for row in await reader.rows(_STEPS, {"id": execution_id})]
 
 
-async def events_after(reader: Reader, execution_id: int, after: int, limit: int) -> list[EventRow]:
-    """Events of an execution behind an id, oldest first. Raises Unavailable."""
-    rows = await reader.rows(_EVENTS, {"id": execution_id, "after": after, "limit": limit})
+async def events_after(
+    reader: Reader, execution_id: int, after: int, known: Collection[int], limit: int
+) -> list[EventRow]:
+    """Events of an execution behind an id, oldest first, without those that are known. Raises Unavailable."""
+    rows = await reader.rows(
+        _EVENTS, {"id": execution_id, "after": after, "known": list(known), "limit": limit}
+    )
     return [EventRow._make(row) for row in rows]

@@ -82,9 +82,12 @@ async def test_watch_begins_with_the_first_event_and_shows_each_as_it_comes(star
     assert rest[-1].execution == await run.look(full=True)
 
 
-async def test_watch_of_an_execution_that_has_ended_shows_its_whole_history(start: Starter) -> None:
+async def test_watch_of_an_execution_that_has_ended_shows_its_whole_history_in_one_look(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = await start(ONE_STEP)
     await run.fail("task")
+    monkeypatch.setattr("broker.service.playbook_service._WATCH_SECONDS", 3600)
 
     async with watched(run.playbooks, run.execution_id) as watch:
         updates = await watch.rest()
