@@ -10,14 +10,14 @@ from typing import TypeVar
 from broker.batching import Shared
 from broker.errors import RepriseError
 from broker.job import Grant, Outcome
-from broker.lifecycle.advance import failure_json
+from broker.lifecycle.action_rows import failure_json
 from broker.lifecycle.complete import Result, completed_before, ends_of, weigh_results
 from broker.lifecycle.fail import FailAnswer, FailedResult, announce, answer_again, answers_of, weigh_failures
 from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of, undeliverable
 from broker.lifecycle.release import BY_BREAK, BY_WORKER, RETURNS_UNTIL_DECIDED, unreceived
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
-from broker.lifecycle.turns import Turn, Turns
+from broker.lifecycle.turns import Turn, Turns, TurnTooLong
 from broker.policy.decision import Failure, Verdict
 from broker.store import executions as store
 from broker.store.cancel import cancel_waiting
@@ -48,15 +48,42 @@ class Steps:
         )
 
     async def complete(self, results: Sequence[Result]) -> list[Outcome]:
-        """OK or LOST for each; what follows in the execution commits with it. Raises Unavailable."""
-        return await self._complete(results)
+        """OK or LOST for each; what follows in the execution commits with it. Raises Unavailable, LimitExceeded."""
+        return [outcome for portion in _portions(results) for outcome in await self._complete(portion)]
 
     async def fail(self, failed: Sequence[FailedResult]) -> list[FailAnswer]:
-        """The decision on each; what a dead step means for its execution commits with it. Raises Unavailable."""
-        return await self._fail(failed)
+        """The decision on each; what a dead step means for its execution commits with it.
+
+        Raises Unavailable, LimitExceeded.
+        """
+        return [answer for portion in _portions(failed) for answer in await self._fail(portion)]
 
     async def release(self, leases: Sequence[LeaseRef]) -> list[Outcome]:
-        """OK or LOST for each; in a cancelled execution the job is dead instead of available. Raises Unavailable."""
+        """OK or LOST for each; in a cancelled execution the job is dead instead of available.
+
+        Raises Unavailable, LimitExceeded.
+        """
+        return [outcome for portion in _portions(leases) for outcome in await self._release(portion)]
+
+    async def give_back(self, grants: Sequence[Grant]) -> None:
+        """Takes back what was delivered and not received; the third time in a row is a failure.
+
+        Raises Unavailable, LimitExceeded.
+        """
+        for portion in _portions(grants):
+            await _each_alone_on_error(self._give_back, portion)
+
+    async def expire(self, leases: Sequence[Facts]) -> None:
+        """Ends those of the leases that are still expired, as failures. Raises Unavailable, LimitExceeded."""
+        for portion in _portions(leases):
+            await _each_alone_on_error(self._expire, portion)
+
+    async def close(self) -> None:
+        """Returns when the calls that wait are answered."""
+        await self._complete.close()
+        await self._fail.close()
+
+    async def _release(self, leases: Sequence[LeaseRef]) -> list[Outcome]:
         async with self._turns.holding(lease.job_id for lease in leases) as turn:
             known = await facts(self._session, [lease.lease_id for lease in leases])
             taken = await self._take_back(turn, known, BY_WORKER)
@@ -64,19 +91,6 @@ class Steps:
         ended = (EventKind.LEASE_RELEASED,)
         taken |= {lease_id for lease_id, events in before.items() if any(e.kind in ended for e in events)}
         return [Outcome.OK if lease.lease_id in taken else Outcome.LOST for lease in leases]
-
-    async def give_back(self, grants: Sequence[Grant]) -> None:
-        """Takes back what was delivered and not received; the third time in a row is a failure. Raises Unavailable."""
-        await _each_alone_on_error(self._give_back, grants)
-
-    async def expire(self, leases: Sequence[Facts]) -> None:
-        """Ends those of the leases that are still expired, as failures. Raises Unavailable."""
-        await _each_alone_on_error(self._expire, leases)
-
-    async def close(self) -> None:
-        """Returns when the calls that wait are answered."""
-        await self._complete.close()
-        await self._fail.close()
 
     async def _give_back(self, grants: Sequence[Grant]) -> None:
         async with self._turns.holding(grant.job_id for grant in grants) as turn:
@@ -208,15 +222,15 @@ async def _each_alone_on_error(
     """Runs all together; where that fails for a reason that nobody foresaw, each by itself: one bad execution stops no other."""
     try:
         await run(items)
-    except RepriseError:
-        raise
-    except Exception:
+    except Exception as error:
+        if _is_everybodys(error):
+            raise
         for item in items:
             try:
                 await run([item])
-            except RepriseError:
-                raise
-            except Exception:
+            except Exception as alone:
+                if _is_everybodys(alone):
+                    raise
                 _log.exception("a lease of an execution cannot be ended")
 
 
@@ -237,11 +251,20 @@ def _one_bad_alone(
     async def together(calls: Sequence[_Call]) -> list[_Answer | Exception]:
         try:
             return await run(calls)
-        except RepriseError:
-            raise
-        except Exception:
-            if len(calls) == 1:
+        except Exception as error:
+            if len(calls) == 1 or _is_everybodys(error):
                 raise
             return await each_alone(calls)
 
     return together
+
+
+def _is_everybodys(error: Exception) -> bool:
+    """Whether it is no fault of what was done together: each alone would have met it too."""
+    return isinstance(error, RepriseError) and not isinstance(error, TurnTooLong)
+
+
+def _portions(items: Sequence[_Call]) -> list[Sequence[_Call]]:
+    """The items in portions of what one transaction takes."""
+    starts = range(0, len(items), _ITEMS_PER_TRANSACTION)
+    return [items[start : start + _ITEMS_PER_TRANSACTION] for start in starts]

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from broker.lifecycle.advance import Advancer, Playbooks
+from broker.errors import LimitExceeded
+from broker.lifecycle.advance import Advancer
+from broker.lifecycle.playbooks import Playbooks
 from broker.lifecycle.signals import Signals
 from broker.store import executions as store
 from broker.store.executions import LockedExecution
@@ -16,6 +18,14 @@ from broker.store.session import Session
 
 RUNNING = "running"
 CANCELLED = "cancelled"
+
+# How long a transaction may hold its executions, and how many may wait for theirs.
+_TURN_SECONDS = 20
+_MAX_WAITING = 1000
+
+
+class TurnTooLong(LimitExceeded):
+    """A transaction held its executions for too long and was rolled back: with fewer of them it may be short enough."""
 
 
 @dataclass(slots=True)
@@ -47,21 +57,45 @@ class Turns:
         self.advancer = Advancer(self.session, self.playbooks)
         self._signals = signals
         self._busy = asyncio.Lock()
+        self._waiting = 0
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """A transaction without executions to advance. Raises Unavailable."""
-        async with self._busy:
-            try:
-                async with self.session.transaction():
-                    yield
-            except BaseException:
-                self.advancer.forget()
+        """A transaction without executions to advance. Raises Unavailable, LimitExceeded, TurnTooLong."""
+        if self._waiting >= _MAX_WAITING:
+            raise LimitExceeded("too many calls for executions wait for the database")
+        self._waiting += 1
+        try:
+            await self._busy.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            async with self._at_most(_TURN_SECONDS), self.session.transaction():
+                yield
+            self.advancer.committed()
+        except BaseException:
+            self.advancer.forget()
+            raise
+        finally:
+            self._busy.release()
+
+    @asynccontextmanager
+    async def _at_most(self, seconds: float) -> AsyncIterator[None]:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
                 raise
+            raise TurnTooLong(f"what follows in the executions took longer than {seconds} s") from error
 
     @asynccontextmanager
     async def holding(self, job_ids: Iterable[int]) -> AsyncIterator[Turn]:
-        """A transaction that holds the executions of the jobs; when the block ends they are advanced, then it commits."""
+        """A transaction that holds the executions of the jobs; when the block ends they are advanced, then it commits.
+
+        Raises Unavailable, LimitExceeded, TurnTooLong.
+        """
         async with self.alone():
             ids = await store.executions_of(self.session, job_ids)
             turn = Turn(await store.lock(self.session, ids))

@@ -1,15 +1,18 @@
 """What an execution does next, as a pure function of its playbook and of what has ended so far.
 
 Everything is decided anew from the records each time, and gives the same answer each time: conditions see only the
-results of steps that had ended before (see `context`). So nothing but the records needs to be stored.
+results of steps that had ended before (see `context`). So nothing but the records needs to be stored. Of those only the
+results that templates ask for need to be read: which ones, UnreadResults says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from broker.playbook.context import Names, names_after, names_before
+from broker.playbook.document import Located
 from broker.playbook.graph import members
 from broker.playbook.model import DEFAULT_ATTEMPT_TIMEOUT, Playbook, Step, Task, Transition
+from broker.playbook.needs import Needs
 from broker.playbook.progress import (
     Action,
     CompleteExecution,
@@ -28,13 +31,21 @@ from broker.policy.facts import CONDITION_ERROR, Failure
 _UNKNOWN_FAILURE = Failure(message="the step is dead", type="")
 
 
-def advance(playbook: Playbook, progress: Progress) -> tuple[Action, ...]:
+def advance(
+    playbook: Playbook,
+    progress: Progress,
+    choices: dict[str, tuple[int, ...]] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Action, ...]:
     """Everything that is to be done now, in order; empty while the execution only waits for its jobs.
 
     Routers are passed through until nothing follows. With the actions recorded, advancing again gives nothing. The
     last action ends the execution if no started step is left. Must not be asked of an execution that has ended.
+
+    `choices` remembers which items of `next` each step has taken, by number: what stands there is not evaluated again,
+    what is found is added. `check` is called every few milliseconds, and may raise to stop. Raises UnreadResults.
     """
-    return _Advance(playbook, progress).run()
+    return _Advance(playbook, progress, {} if choices is None else choices, check).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +60,20 @@ class _Failed:
 class _Advance:
     """One call of `advance`: the records, to which it adds what it decides."""
 
-    def __init__(self, playbook: Playbook, progress: Progress) -> None:
+    def __init__(
+        self,
+        playbook: Playbook,
+        progress: Progress,
+        choices: dict[str, tuple[int, ...]],
+        check: Callable[[], None],
+    ) -> None:
         self._playbook = playbook
         self._progress = progress
+        self._choices = choices
+        self._check = check
         self._numbers = {step.name: number for number, step in enumerate(playbook.steps)}
         self._records = dict(progress.started)
+        self._needs = Needs(playbook, self._records)
         self._chosen: dict[int, tuple[Transition, ...]] = {}
         self._failed: list[_Failed] = []
         self._actions: list[Action] = []
@@ -61,11 +81,14 @@ class _Advance:
         self._last_order = max((record.ended_order for record in self._records.values()), default=0)
         for record in progress.started.values():
             self._judge(record)
+        self._needs.ask()
 
     def run(self) -> tuple[Action, ...]:
         """Start steps until none is ready, then end the execution if it is over."""
         while not self._failed and (step := self._next_ready()) is not None:
             self._start(step)
+            self._check()
+        self._needs.ask()
         if all(record.outcome is not None for record in self._records.values()):
             self._end()
         return tuple(self._actions)
@@ -79,22 +102,39 @@ class _Advance:
         elif record.outcome == Outcome.DONE:
             self._chosen[step] = self._choose(step, record)
 
-    def _choose(self, step: int, record: StepRecord) -> tuple[Transition, ...]:
+    def _choose(self, number: int, record: StepRecord) -> tuple[Transition, ...]:
         """All items of `next` whose `when` holds; if none does, those without one."""
-        transitions = self._playbook.steps[step].transitions
-        holding: list[Transition] = []
-        for item in transitions:
+        transitions = self._playbook.steps[number].transitions
+        if record.step not in self._choices:
+            chosen = self._evaluate(number, record)
+            if chosen is None:
+                return ()
+            self._choices[record.step] = chosen
+        return tuple(transitions[index] for index in self._choices[record.step])
+
+    def _evaluate(self, number: int, record: StepRecord) -> tuple[int, ...] | None:
+        """The numbers of those items; None where that cannot be said: a result is unread, or a `when` raises."""
+        transitions = self._playbook.steps[number].transitions
+        holding: list[int] = []
+        for index, item in enumerate(transitions):
             if item.when is None:
                 continue
+            at = Located(f"{item.path}.when", item.at.node.entries["when"])
+            self._check()
             try:
-                if item.when.evaluate(self._names_after(step).for_text(item.when.text)):
-                    holding.append(item)
+                if not self._needs.are_met(at, self._needs.of_condition(number, item.when)):
+                    return None
+                if item.when.evaluate(self._names_after(number).for_text(item.when.text)):
+                    holding.append(index)
             except ExpressionError as error:
-                at = item.at.entry("when")
-                failure = Failure(f"{record.step}.next: {place_of(at)}: {error.message}", CONDITION_ERROR)
-                self._failed.append(_Failed(record.ended_order, record.step, failure))
-                return ()
-        return tuple(holding) or tuple(item for item in transitions if item.when is None)
+                problem = f"{place_of(at)}: {error.message}"
+            except NotRendered as error:
+                problem = str(error)
+            else:
+                continue
+            self._failed.append(_Failed(record.ended_order, record.step, Failure(problem, CONDITION_ERROR)))
+            return None
+        return tuple(holding) or tuple(i for i, item in enumerate(transitions) if item.when is None)
 
     def _next_ready(self) -> int | None:
         """The first step that was taken, has not started, and that no unfinished step can still reach."""
@@ -123,7 +163,11 @@ class _Advance:
         timeout = task.attempt_timeout or DEFAULT_ATTEMPT_TIMEOUT
         job = (task.queue, task.priority, task.retry, timeout, task.dependency)
         try:
-            job_input = render_input(step, task, self._names_before(number), self._passed(number))
+            if not self._needs.are_met(step.at, self._needs.to_start(number, self._sources(number))):
+                self._records[step.name] = StepRecord(step.name)
+                return
+            names, passed = self._names_before(number), self._passed(number)
+            job_input = render_input(step, task, names, passed, self._check)
         except NotRendered as error:
             self._actions.append(RefuseStep(step.name, task.kind, *job, failure=error.failure))
             self._record(StepRecord(step.name, 0, Outcome.DEAD, None, error.failure, self._next_order()))
@@ -134,11 +178,13 @@ class _Advance:
     def _pass(self, number: int, step: Step) -> None:
         """A router ends as it starts, with what was passed to it as its result, or what its `result` makes of that."""
         try:
+            self._needs.are_met(step.at, self._needs.to_start(number, self._sources(number)))
+            self._needs.ask()
             passed = self._passed(number)
             result: object = passed or None
             if step.result is not None:
                 names = names_after(self._names_before(number), StepRecord(step.name, result=result))
-                result = Renderer(names).render(step.result)
+                result = Renderer(names, self._check).render(step.result)
             refuse_giant(step.at, result)
         except NotRendered as error:
             orders = [self._records[source.name].ended_order for source, _ in self._sources(number)]
@@ -153,6 +199,7 @@ class _Advance:
     def _record(self, record: StepRecord) -> None:
         self._records[record.step] = record
         self._judge(record)
+        self._needs.ask()
 
     def _sources(self, target: int) -> Iterator[tuple[Step, Transition]]:
         """The transitions that were taken to a step, in the order of the steps they leave."""
@@ -170,7 +217,8 @@ class _Advance:
             if source.is_router and isinstance(result, dict):
                 passed |= result
             if item.data:
-                passed |= Renderer(self._names_after(self._numbers[source.name])).render_mappings(item.data)
+                names = self._names_after(self._numbers[source.name])
+                passed |= Renderer(names, self._check).render_mappings(item.data)
         return passed
 
     def _names_before(self, step: int) -> Names:
@@ -203,11 +251,14 @@ class _Advance:
         record = (named_end or bearing or ended)[-1]
         number = self._numbers[record.step]
         step = self._playbook.steps[number]
-        result = record.result
+        made = step.result if not step.is_router else None
         try:
-            if step.result is not None and not step.is_router:
-                result = Renderer(self._names_after(number)).render(step.result)
-                refuse_giant(step.result, result)
+            self._needs.are_met(step.at, self._needs.to_complete(number, made))
+            self._needs.ask()
+            result = record.result
+            if made is not None:
+                result = Renderer(self._names_after(number), self._check).render(made)
+                refuse_giant(made, result)
             else:
                 write_value(step.at, result)
         except NotRendered as error:

@@ -22,7 +22,7 @@ from jinja2 import nodes
 
 from broker.playbook.graph import members
 from broker.playbook.model import Playbook
-from broker.playbook.progress import Outcome, StepRecord
+from broker.playbook.progress import UNREAD, Outcome, StepRecord
 from broker.policy.grammar import has_expressions, parse_text
 
 _ALIASES = ("data", "result")
@@ -60,14 +60,14 @@ def names_before(
     workload: Mapping[str, object],
     ended: Mapping[str, StepRecord],
 ) -> Names:
-    """What is known when a step starts."""
+    """What is known when a step starts, but for results that were not read: nothing may ask for those."""
     values: dict[str, object] = dict(workload)
     results: dict[str, object] = {}
     steps: set[str] = set()
     for earlier in members(playbook.graph.above[step]):
         name, record = playbook.steps[earlier].name, ended.get(playbook.steps[earlier].name)
         result = record.result if record is not None and record.outcome == Outcome.DONE else None
-        if result is None and playbook.steps[earlier].is_router:
+        if result is UNREAD or (result is None and playbook.steps[earlier].is_router):
             continue
         values[name] = data_of(result)
         results[name] = result
@@ -78,7 +78,9 @@ def names_before(
 
 
 def names_after(before: Names, record: StepRecord) -> Names:
-    """What is known when a step has ended: what was known before it, and its own result."""
+    """What is known when a step has ended: what was known before it, and its own result if it was read."""
+    if record.result is UNREAD:
+        return before
     data = data_of(record.result)
     results = before.values["results"]
     assert isinstance(results, dict)

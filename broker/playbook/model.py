@@ -10,6 +10,7 @@ from typing import Final
 
 from broker.playbook.document import Located
 from broker.playbook.graph import Graph
+from broker.playbook.step_types import STEP_TYPES, Shape
 from broker.policy.expression import Condition
 from broker.policy.retry_policy import RetryPolicy
 
@@ -36,13 +37,23 @@ class Task:
     attempt_timeout: timedelta | None = None
     dependency: str | None = None
 
+    @property
+    def templates(self) -> tuple[Located, ...]:
+        """All values that are rendered when the step starts."""
+        shapes = STEP_TYPES[self.kind].fields
+        return (*self.data, *(at for key, at in self.fields.items() if shapes[key] is not Shape.CODE))
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One item of `next`: the step that follows, under which condition (None: unconditional), and the data it gets."""
+    """One item of `next`: the step that follows, under which condition (None: unconditional), and the data it gets.
+
+    `at` is where the item stands in the document, `path` how messages call it ("fetch.next[1]").
+    """
 
     target: str
     at: Located
+    path: str
     when: Condition | None = None
     data: tuple[Located, ...] = ()
 

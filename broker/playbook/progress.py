@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias, final
 
 from broker.policy.facts import Failure
 from broker.policy.retry_policy import RetryPolicy
@@ -20,13 +20,29 @@ class Outcome(StrEnum):
     DEAD = "dead"
 
 
+@final
+class Unread:
+    """Stands for a result that was not read from the database: results may be many and large, few are asked for."""
+
+
+UNREAD: Final = Unread()
+
+
+class UnreadResults(Exception):
+    """What follows depends on results that were not read: advance again with those of `steps`."""
+
+    def __init__(self, steps: frozenset[str]) -> None:
+        super().__init__(f"the results of {', '.join(sorted(steps))} are needed")
+        self.steps = steps
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """A step that was started: by StartStep, PassRouter or RefuseStep.
 
     `job_id` is 0 for a router, `outcome` None while the job waits or runs, `result` the JSON value that it completed
-    with, `failure` why it is dead. `ended_order` is any number that rises with the order in which steps ended,
-    routers and refused steps included; 0 while `outcome` is None.
+    with, or UNREAD, `failure` why it is dead. `ended_order` is any number that rises with the order in which steps
+    ended, routers and refused steps included; 0 while `outcome` is None. `result_bytes` is the result's length as JSON.
     """
 
     step: str
@@ -35,6 +51,7 @@ class StepRecord:
     result: object = None
     failure: Failure | None = None
     ended_order: int = 0
+    result_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Every refusal names the template's place. Code of python steps and conditions ar
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from broker.playbook.context import Names
@@ -31,10 +31,14 @@ class NotRendered(Exception):
 
 
 class Renderer:
-    """Renders values for one step; all of them together stay below the limit of an input."""
+    """Renders values for one step; all of them together stay below the limit of an input.
 
-    def __init__(self, names: Names) -> None:
+    `check` is called before each text, and may raise to stop.
+    """
+
+    def __init__(self, names: Names, check: Callable[[], None]) -> None:
         self.names = names
+        self._check = check
         self._left = INPUT_LIMIT
 
     def render(self, at: Located) -> object:
@@ -60,6 +64,7 @@ class Renderer:
         return merged
 
     def _render_text(self, at: Located, text: str) -> object:
+        self._check()
         try:
             return compile_template(text).render(self.names.for_text(text))
         except ExpressionError as error:
@@ -74,12 +79,14 @@ class Renderer:
             ) from error
 
 
-def render_input(step: Step, task: Task, names: Names, passed: dict[str, object]) -> dict[str, object]:
+def render_input(
+    step: Step, task: Task, names: Names, passed: dict[str, object], check: Callable[[], None]
+) -> dict[str, object]:
     """The input of the step's job; `passed` is the data of the transitions, which wins over the step's own.
 
-    Raises NotRendered.
+    Raises NotRendered, and whatever `check` raises to stop.
     """
-    renderer = Renderer(names.bind(input=passed))
+    renderer = Renderer(names.bind(input=passed), check)
     data = renderer.render_mappings(task.data) | passed
     missing = [name for name in task.expects if name not in data]
     if missing:

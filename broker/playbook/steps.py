@@ -95,7 +95,7 @@ def _read_next(at: Located, label: str, faults: Faults) -> tuple[Transition, ...
 def _read_item(at: Located, label: str, faults: Faults) -> Transition | None:
     if isinstance(at.node.value, str):
         name = read_text(at, faults)
-        return None if name is None else Transition(name, at)
+        return None if name is None else Transition(name, at, label)
     if not isinstance(at.node.value, dict):
         faults.add(at, f"must be the name of a step or {{step, when, data}}, not {describe(at.node.value)}")
         return None
@@ -112,4 +112,4 @@ def _read_item(at: Located, label: str, faults: Faults) -> Transition | None:
             faults.add(at, "an item of `next` needs `step`, the name of the step that follows")
         return None
     target = read_text(at.entry("step"), faults)
-    return None if target is None else Transition(target, at, when, data)
+    return None if target is None else Transition(target, at, label, when, data)

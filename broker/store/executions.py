@@ -49,10 +49,17 @@ WHERE execution_id = ANY(%b::int8[]) ORDER BY execution_id FOR UPDATE
 
 _STARTED_STEPS = "SELECT execution_id, step, job_id FROM execution_step WHERE execution_id = ANY(%b::int8[])"
 
-# What ended the steps of executions: results, and the events of the steps themselves.
+# What ended the steps of executions: results, and the events of the steps themselves. Only short results come along, so that
+# what is read at the end of each step does not grow by all the results before it; the length is known without reading the rest.
 _STEP_ENDS = """
-SELECT execution_id, step, kind, event_id, detail FROM event_log
-WHERE execution_id = ANY(%b::int8[]) AND kind IN (3, 12, 13) ORDER BY event_id
+SELECT execution_id, step, kind, event_id, octet_length(detail),
+  CASE WHEN kind = 13 OR octet_length(detail) <= 1024 THEN detail END
+FROM event_log WHERE execution_id = ANY(%b::int8[]) AND kind IN (3, 12, 13) ORDER BY event_id
+"""
+
+# The longer results, by the events that hold them.
+_DETAILS = """
+SELECT event_id, detail FROM event_log WHERE execution_id = %b::int8 AND event_id = ANY(%b::int8[])
 """
 
 _RECORD = """
@@ -120,12 +127,16 @@ class LockedExecution(NamedTuple):
 
 
 class StepEnd(NamedTuple):
-    """An event that tells how a step ended: ACTION_COMPLETED (its result), STEP_COMPLETED or STEP_FAILED."""
+    """An event that tells how a step ended: ACTION_COMPLETED (its result), STEP_COMPLETED or STEP_FAILED.
+
+    `detail` is None where there is none, and where it is a long result: `details` reads those.
+    """
 
     execution_id: int
     step: str
     kind: int
     event_id: int
+    detail_bytes: int | None
     detail: str | None
 
 
@@ -192,6 +203,11 @@ async def started_steps(session: Session, execution_ids: Sequence[int]) -> list[
 async def step_ends(session: Session, execution_ids: Sequence[int]) -> list[StepEnd]:
     """How steps of executions ended, oldest first. Raises Unavailable."""
     return [StepEnd._make(row) for row in await session.rows(_STEP_ENDS, (list(execution_ids),))]
+
+
+async def details(session: Session, execution_id: int, event_ids: Sequence[int]) -> dict[int, str]:
+    """The details of events of an execution, by event_id. Raises Unavailable."""
+    return {row[0]: row[1] for row in await session.rows(_DETAILS, (execution_id, list(event_ids)))}
 
 
 async def record(session: Session, events: Sequence[StepEvent]) -> None:

@@ -29,10 +29,12 @@ _SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "jit": "off",
     "timezone": "UTC",
+    # A broker that is frozen, not dead, must not keep rows locked from the others for ever.
+    "idle_in_transaction_session_timeout": "60s",
 }
 STATEMENT_TIMEOUT_SECONDS = 5
 _RECONNECT_SECONDS = 0.5
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, pg_errors.IdleInTransactionSessionTimeout)
 
 Row = tuple[Any, ...]
 _log = logging.getLogger(__name__)

@@ -130,7 +130,7 @@ async def test_when_that_raises_ends_the_execution_as_condition_error_of_the_ste
     execution = await run.look()
     assert (await run.status(), execution.failed_step) == ("FAILED", "task")
     assert execution.failure.type == "condition_error"
-    assert "next[0].when (line 3, column 58)" in execution.failure.message
+    assert execution.failure.message.startswith("task.next[0].when (line 3, column 58): ")
     assert await run.steps() == ["task done 1/1"]
     (told,) = await run.events("execution_failed")
     assert told.result["error_type"] == "condition_error"

@@ -120,3 +120,28 @@ async def test_job_of_a_step_is_queued_as_the_step_says(start: Starter) -> None:
     assert (lease.queue, lease.kind, lease.dependency) == ("mail", "python", "smtp")
     assert lease.attempt_timeout.ToTimedelta().total_seconds() == 90
     assert json.loads(lease.input_json) == {"code": "def main(): pass", "data": {"n": 1.5}}
+
+
+async def test_long_results_reach_conditions_and_templates_and_routers_and_the_end(start: Starter) -> None:
+    run = await start(
+        playbook(
+            python_step(
+                "first-one", "[{step: second, when: '{{ result.go }}', data: {text: '{{ data.text }}'}}]"
+            )
+            + python_step("second", "[{step: route, data: {passed: '{{ result }}'}}]")
+            + "- {step: route, next: [third]}\n"
+            + python_step("third", "[end]", ", data: {first: \"{{ results['first-one'].text }}\"}")
+            + "- {step: end, result: {second: '{{ second }}', third: '{{ third }}'}}"
+        )
+    )
+    long = "x" * 5000
+
+    await run.complete("first-one", json.dumps({"go": True, "text": long}))
+    second = await run.lease("second")
+    await run.client.complete(second.lease_token, result_json=json.dumps([long]))
+    third = await run.lease("third")
+    await run.client.complete(third.lease_token, result_json=json.dumps(long))
+
+    assert json.loads(second.input_json)["data"] == {"text": long}
+    assert json.loads(third.input_json)["data"] == {"first": long, "passed": [long]}
+    assert await run.result() == {"second": [long], "third": long}

@@ -1,5 +1,6 @@
 """What the tests of playbooks share: short texts, faults as text, and an execution that is played by hand."""
 
+from dataclasses import replace
 from textwrap import dedent, indent
 
 import pytest
@@ -7,7 +8,17 @@ import pytest
 from broker.playbook.advance import advance
 from broker.playbook.model import Playbook
 from broker.playbook.parse import PlaybookInvalid, parse_playbook
-from broker.playbook.progress import Action, Outcome, PassRouter, Progress, RefuseStep, StartStep, StepRecord
+from broker.playbook.progress import (
+    UNREAD,
+    Action,
+    Outcome,
+    PassRouter,
+    Progress,
+    RefuseStep,
+    StartStep,
+    StepRecord,
+    UnreadResults,
+)
 from broker.policy.facts import Failure
 
 
@@ -44,6 +55,7 @@ class Execution:
         self.workload = {**playbook.workload, **(workload or {})}
         self.records: dict[str, StepRecord] = {}
         self.actions: list[Action] = []
+        self.choices: dict[str, tuple[int, ...]] = {}
         self.go_on()
 
     @property
@@ -62,6 +74,7 @@ class Execution:
 
     def go_on(self) -> tuple[Action, ...]:
         actions = advance(self.playbook, Progress(42, self.workload, dict(self.records)))
+        assert self._advance_reading_what_is_asked_for() == actions
         for action in actions:
             self.actions.append(action)
             match action:
@@ -75,6 +88,27 @@ class Execution:
                     assert action.step not in self.records
                     self._end(StepRecord(action.step, 99, Outcome.DEAD, None, action.failure))
         return actions
+
+    def _advance_reading_what_is_asked_for(self) -> tuple[Action, ...]:
+        """The same without any result at first: whatever is asked for is read; what was chosen is remembered."""
+        self.results_read: set[str] = set()
+        choices = dict(self.choices)
+        while True:
+            records = {
+                name: record
+                if record.result is None or name in self.results_read
+                else replace(record, result=UNREAD)
+                for name, record in self.records.items()
+            }
+            try:
+                actions = advance(self.playbook, Progress(42, self.workload, records), choices)
+            except UnreadResults as unread:
+                asked = unread.steps
+            else:
+                self.choices = choices
+                return actions
+            assert asked.isdisjoint(self.results_read)
+            self.results_read |= asked
 
     def complete(self, step: str, result: object = None) -> tuple[Action, ...]:
         assert self.records[step].outcome is None
