@@ -46,6 +46,8 @@ def read_retry(at: Located, faults: Faults) -> RetryPolicy | None:
         for problem in error.problems:
             if problem.path not in at:
                 faults.add(at, problem.message)
+            elif problem.is_not_yet:
+                faults.add_not_yet(at, problem.path, f"`{problem.path}`")
             elif problem.line is None:
                 faults.add_key(at, problem.path, problem.message)
             else:

@@ -56,13 +56,15 @@ class RetryPolicy:
 class Problem:
     """What is wrong with one field of a policy; `path` is "" for the policy as a whole.
 
-    `line` and `column` count from 1 in the text of a condition; None for any other field.
+    `line` and `column` count from 1 in the text of a condition; None for any other field. `is_not_yet` says that a
+    policy has this field, and that its turn has not come.
     """
 
     path: str
     message: str
     line: int | None = None
     column: int | None = None
+    is_not_yet: bool = False
 
     def __str__(self) -> str:
         place = "" if self.line is None else f" (line {self.line}, column {self.column})"
@@ -141,9 +143,12 @@ def _parse_mapping(fields: Mapping[object, object]) -> RetryPolicy:
     problems: list[Problem] = []
     given: dict[str, object] = {}
     for name, value in fields.items():
+        if name in _NOT_YET:
+            problems.append(Problem(str(name), "is not supported yet", is_not_yet=True))
+            continue
         try:
             if not isinstance(name, str) or name not in _FIELDS:
-                raise ValueError(_explain_unknown(name))
+                raise ValueError(f"unknown key: {suggest(str(name), _FIELDS)}")
             given[name] = _parse_field(name, value)
         except ValueError as error:
             problems.append(Problem(str(name), str(error)))
@@ -185,12 +190,6 @@ def _parse_jitter(value: object) -> Jitter:
         return Jitter(value)  # type: ignore[arg-type]
     except ValueError:
         raise ValueError(f"must be true, false, none, full or equal, not {value!r:.60}") from None
-
-
-def _explain_unknown(name: object) -> str:
-    if name in _NOT_YET:
-        return "is not supported yet"
-    return f"unknown key: {suggest(str(name), _FIELDS)}"
 
 
 def _problems_of_condition(name: str, condition: str | bool) -> list[Problem]:

@@ -96,13 +96,37 @@ async def test_text_that_is_no_playbook_is_refused_with_its_place(
     assert any(description.startswith(place) for description in faults_of(refused.value))
 
 
-async def test_what_has_not_come_yet_is_refused_by_name(playbooks: PlaybookClient) -> None:
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (
+            "- {step: a, type: iterator}",
+            "line 3, column 15: workflow[0].type: the type 'iterator' is not supported yet",
+        ),
+        *(
+            (
+                f"- {{step: a, type: python, code: pass, retry: {{max_attempts: 2, {key}: {value}}}}}",
+                f"line 3, column 66: workflow[0].retry.{key}: `{key}` is not supported yet",
+            )
+            for key, value in (
+                ("delays", "[1, 2]"),
+                ("deadline", "1h"),
+                ("rules", "[]"),
+                ("max_crashes", "3"),
+                ("honor_retry_after", "true"),
+            )
+        ),
+    ],
+)
+async def test_what_has_not_come_yet_is_refused_by_name(
+    playbooks: PlaybookClient, step: str, told: str
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await playbooks.register(playbook("- {step: a, type: iterator}"))
+        await playbooks.register(playbook(step))
 
     refusal = Refusal(refused.value)
-    assert refusal.reason == "NOT_SUPPORTED_YET"
-    assert "iterator" in faults_of(refused.value)[0]
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "NOT_SUPPORTED_YET")
+    assert refusal.violations == {"yaml": ("NOT_SUPPORTED_YET", told)}
 
 
 async def test_thousand_faults_still_fit_in_what_a_client_takes(playbooks: PlaybookClient) -> None:
