@@ -149,6 +149,22 @@ async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle,
     assert len(await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])) == 1
 
 
+async def test_a_job_much_older_than_its_place_in_the_lane_is_leased_with_the_others(
+    lifecycle: Lifecycle, session: Session, lease: Grant, move_clock: MoveClock
+) -> None:
+    await move_clock(2 * 24 * 3600)
+    await lifecycle.release([ref(lease)])  # it waits at the tail now, under its id of two days ago
+    await lifecycle.enqueue([NewJob("q", "task", '{"fresh": true}')])
+    floor = await floor_seconds_ago(session, 60)
+
+    granted = await grant(session, [Lane("q", 0, floor, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+
+    assert [(lease.job_id == leased.job_id, leased.input) for leased in granted] == [
+        (True, "{}"),
+        (False, '{"fresh": true}'),
+    ]
+
+
 async def test_the_leases_of_one_statement_go_to_their_slots_in_order(
     lifecycle: Lifecycle, session: Session
 ) -> None:

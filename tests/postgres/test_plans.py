@@ -186,6 +186,11 @@ def scans(plan: dict[str, Any]) -> set[str]:
     return found.union(*map(scans, plan.get("Plans", ())))
 
 
+def tables(plan: dict[str, Any]) -> set[str]:
+    """The tables that the plan reads or writes, partitions by their own names."""
+    return {plan.get("Relation Name", "")}.union(*map(tables, plan.get("Plans", ())))
+
+
 def _bitmaps(plan: dict[str, Any]) -> set[str]:
     names = {plan["Index Name"]} if plan["Node Type"] == "Bitmap Index Scan" else set()
     return names.union(*map(_bitmaps, plan.get("Plans", ())))
@@ -219,3 +224,18 @@ async def test_a_hot_statement_finds_its_rows_by_the_same_indexes_however_many_t
         by_density[density] = scans(await session.plan(statement))
 
     assert by_density == dict.fromkeys(DENSITIES, FOUND_BY[run])
+
+
+async def test_a_lease_statement_does_not_even_open_the_days_before_its_reach(session: Explaining) -> None:
+    await Enqueuer(session).put([NewJob("q", "task", "{}")], [0])
+    (days,) = await session.rows(
+        """SELECT to_char(noetl.clock(), 'YYYYMMDD'), to_char(noetl.clock() - interval '1 day', 'YYYYMMDD')"""
+    )
+    today, yesterday = days
+    session.statements.clear()
+    await _grant(session)
+
+    opened = tables(await session.plan(session.statements[0]))
+
+    assert {f"job_{today}", f"event_log_{today}"} <= opened
+    assert opened.isdisjoint({f"job_{yesterday}", f"event_log_{yesterday}"})
