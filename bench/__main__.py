@@ -44,13 +44,16 @@ def bench(full: bool, only: tuple[str, ...], rounds: int | None, postgres: Sourc
     """Measure throughput, latency and punctuality."""
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     folder = results / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    (results / "tools").mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True)
     facts = describe(postgres)
     show_facts(facts, console)
     failed = []
     for scenario in SCENARIOS:
         if scenario.name in only or (not only and (full or scenario.quick)):
-            stage = Stage(folder / "testbed", postgres, rounds or (_FULL_ROUNDS if full else 1), full)
+            stage = Stage(
+                folder / "testbed", results / "tools", postgres, rounds or (_FULL_ROUNDS if full else 1), full
+            )
             if not _run(scenario, stage, folder, facts, console):
                 failed.append(scenario.name)
     console.print(f"written to {folder}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """CPU time of the parts apart: all processes of PostgreSQL, of the broker, of the load, and the rest of the machine."""
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -26,9 +27,9 @@ class Meter:
     """
 
     def __init__(self, site: Site, load_pid: int | None = None) -> None:
-        self._database = psutil.Process(site.database_pid)
-        self._broker = psutil.Process(site.broker_pid) if site.broker_pid else None
-        self._load = psutil.Process(load_pid)
+        self._database = site.database_pid
+        self._broker = site.broker_pid
+        self._load = load_pid or os.getpid()
         self.start()
 
     def start(self) -> None:
@@ -57,29 +58,40 @@ class Meter:
 
     def read(self) -> Reading:
         """What all parts have used up to now."""
+        at = time.perf_counter()
+        families = _Families()
         return Reading(
-            time.perf_counter(),
-            _of_family(self._database),
-            _of_family(self._broker) if self._broker else 0.0,
-            _of_family(self._load),
+            at,
+            families.spent_by(self._database),
+            families.spent_by(self._broker) if self._broker else 0.0,
+            families.spent_by(self._load),
             _of_machine(),
         )
 
 
-def _of_family(process: psutil.Process) -> float:
-    """A process, its descendants that live, and its children that have ended: the kernel adds up the latter in their parent.
+class _Families:
+    """All processes of this moment, with their parents."""
 
-    PostgreSQL's checkpointer, writers and autovacuum workers are such descendants, like its sessions.
-    """
-    own = process.cpu_times()
-    total = float(own.user + own.system + own.children_user + own.children_system)
-    for child in process.children(recursive=True):
-        try:
-            times = child.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += float(times.user + times.system + times.children_user + times.children_system)
-    return total
+    def __init__(self) -> None:
+        self._spent: dict[int, float] = {}
+        self._children: dict[int, list[int]] = {}
+        for process in psutil.process_iter():
+            try:
+                with process.oneshot():
+                    times, parent = process.cpu_times(), process.ppid()
+            except psutil.NoSuchProcess:
+                continue
+            # Of children that have ended: the kernel adds them up in their parent.
+            ended = times.children_user + times.children_system
+            self._spent[process.pid] = float(times.user + times.system + ended)
+            self._children.setdefault(parent, []).append(process.pid)
+
+    def spent_by(self, pid: int) -> float:
+        """CPU seconds of a process and of all that descend from it.
+
+        PostgreSQL's checkpointer, writers and autovacuum workers are its children, like its sessions.
+        """
+        return self._spent.get(pid, 0.0) + sum(self.spent_by(child) for child in self._children.get(pid, ()))
 
 
 def _of_machine() -> float:

@@ -24,6 +24,7 @@ class Stage:
     """Where a scenario runs: an empty folder of its own on a real disk, the PostgreSQL to take, and how often to measure."""
 
     folder: Path
+    tools: Path  # kept between runs: programs that are built or installed for the bench
     postgres: Source
     rounds: int
     full: bool  # False: the short form, which must take no more than a minute or two
@@ -57,6 +58,8 @@ class Scenario:
 SCENARIOS = (
     Scenario("throughput", "batches: enqueue, burn-down and mixed lifecycles, against raw SQL", quick=True),
     Scenario(
-        "rest", "single jobs on a broker at rest: enqueue to start, and lateness of retries", quick=True
+        "rest", "single jobs on a broker at rest: enqueue to start, and how late due jobs start", quick=True
     ),
+    Scenario("calls", "one job per call over 16 and 128 connections, beside an empty method"),
+    Scenario("retries", "the retry path: jobs that fail twice, decided by an expression"),
 )

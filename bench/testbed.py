@@ -37,7 +37,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A running broker."""
+    """A running broker, or another server in its place."""
 
     address: str
     pid: int
@@ -64,12 +64,17 @@ def running_database(folder: Path, sources: tuple[Source, ...]) -> Iterator[Data
 @contextmanager
 def running_broker(database: Database, log: Path, *options: str) -> Iterator[Broker]:
     """A broker process on `database`, which it migrates, with these options of `reprise broker`."""
-    command = [sys.executable, "-m", "broker.cli", "broker", "--listen", "127.0.0.1:0", "--migrate", *options]
+    arguments = ["-m", "broker.cli", "broker", "--listen", "127.0.0.1:0", "--migrate", *options]
+    with running_process(arguments, log, REPRISE_DATABASE_URL=database.url) as broker:
+        yield broker
+
+
+@contextmanager
+def running_process(arguments: list[str], log: Path, **environment: str) -> Iterator[Broker]:
+    """Python with these arguments, once it has said at which address it serves; stopped at the end of the block."""
+    command = launch_command(Identity.OWN, [sys.executable, *arguments], on_parent_death=signal.SIGKILL)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            launch_command(Identity.OWN, command, on_parent_death=signal.SIGKILL),
-            stdout=output, stderr=output, env={**os.environ, "REPRISE_DATABASE_URL": database.url},
-        )  # fmt: skip
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
     try:
         yield Broker(_address(process, log), process.pid)
     finally:
@@ -116,5 +121,5 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
         if "\n" in (after := written.partition(_READY)[2]):
             return after.split()[0]
         if ended or time.monotonic() > give_up_at:
-            raise ProcessFailed(f"the broker did not become ready:\n{written[-4000:]}")
+            raise ProcessFailed(f"{log.stem} did not become ready:\n{written[-4000:]}")
         time.sleep(0.02)

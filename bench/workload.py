@@ -21,6 +21,11 @@ class Figure(StrEnum):
     MIXED = "mixed lifecycles"
     ENQUEUE_TO_START = "enqueue to start, at rest"
     RETRY_LATENESS = "retry lateness, at rest"
+    RETRY_LATENESS_BUSY = "retry lateness, 1000 due per second"
+    SCHEDULED_LATENESS = "lateness of scheduled jobs, at rest"
+    SCHEDULED_LATENESS_BUSY = "lateness of scheduled jobs, 1000 due per second"
+    RETRY_PATH = "retry path"
+    ONE_BY_ONE = "enqueue, one job per call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Site:
     database_url: str
     database_pid: int
     broker_pid: int
+    lease_address: str = ""  # of a second broker, where jobs are leased that are enqueued at the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Load:
     jobs: int
     batch: int = 500
     payload_bytes: int = 200
+    callers: int = 16  # of one job per call
 
     @property
     def credits(self) -> int:
@@ -66,6 +73,7 @@ class Task:
     load: Load
     queue: str
     figures: tuple[Figure, ...]
+    program: str = ""  # a client that is not Python's, and was built for this
 
     def to_json(self) -> str:
         """For the command line of a load process."""
@@ -80,4 +88,5 @@ class Task:
             Load(**told["load"]),
             told["queue"],
             tuple(Figure(name) for name in told["figures"]),
+            told["program"],
         )

@@ -16,6 +16,7 @@ from bench.metering import Meter
 from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, RESULT, STREAMS, Figure, Load, Task
 
 _ENQUEUE = "/reprise.v1.BrokerService/Enqueue"
+_POLICY = retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS)
 
 
 class Consumer:
@@ -56,26 +57,30 @@ class Consumer:
             await call.write(pb.LeaseRequest(credits=len(leases)))
 
 
-async def produce(channel: grpc.aio.Channel, queue: str, load: Load, jobs: int) -> None:
+async def produce(
+    channel: grpc.aio.Channel, queue: str, load: Load, jobs: int, policy: retry_pb2.RetryPolicy = _POLICY
+) -> None:
     """Enqueues `jobs` in batches, one call after the other."""
     enqueue = channel.unary_unary(_ENQUEUE)  # type: ignore[call-arg] # bytes both ways
     job = job_pb2.NewJob(
         queue=queue,
         kind=KIND,
         input_json=load.input_json,
-        retry=retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS),
+        retry=policy,
     )
     request = pb.EnqueueRequest(jobs=[job] * load.batch).SerializeToString()
     for _ in range(jobs // load.batch):
         await enqueue(request)
 
 
-async def fill(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
+async def fill(
+    channel: grpc.aio.Channel, queue: str, load: Load, policy: retry_pb2.RetryPolicy = _POLICY
+) -> None:
     """Enqueues all jobs of the load by its producers side by side."""
     share = load.jobs // PRODUCERS
     async with asyncio.TaskGroup() as producing:
         for _ in range(PRODUCERS):
-            producing.create_task(produce(channel, queue, load, share))
+            producing.create_task(produce(channel, queue, load, share, policy))
 
 
 async def drain(channel: grpc.aio.Channel, queue: str, load: Load) -> None:

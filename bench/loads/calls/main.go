@@ -1,0 +1,140 @@
+// Calls drives a gRPC server with one job per call from many connections, and prints what it got as JSON.
+//
+// It costs little, as it shares the machine with what it measures: requests are bytes that were built once, answers are read only as far as
+// needed. It knows no generated code.
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+)
+
+// Task is what the program is told on its command line.
+type Task struct {
+	Address     string  `json:"address"`
+	Method      string  `json:"method"`      // "/package.Service/Method"
+	Request     string  `json:"request"`     // base64
+	Connections int     `json:"connections"` // each has one call under way at a time
+	WarmUp      float64 `json:"warm_up_seconds"`
+	Seconds     float64 `json:"seconds"`
+}
+
+// Outcome is what it prints.
+type Outcome struct {
+	Calls     int     `json:"calls"` // ended within Seconds
+	Total     int     `json:"total"` // the warm-up's too
+	Seconds   float64 `json:"seconds"`
+	P50Millis float64 `json:"p50_ms"`
+	P99Millis float64 `json:"p99_ms"`
+}
+
+// rawCodec passes bytes through.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(message any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*message.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, message any) error {
+	*message.(*[]byte) = data.Materialize()
+	return nil
+}
+
+func main() {
+	var task Task
+	if err := json.Unmarshal([]byte(os.Args[1]), &task); err != nil {
+		fail(err)
+	}
+	outcome, err := run(task)
+	if err != nil {
+		fail(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(outcome); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// run counts the calls that end within the time measured; each connection is a client of its own, open before the clock starts.
+func run(task Task) (*Outcome, error) {
+	encoding.RegisterCodecV2(rawCodec{})
+	request, err := base64.StdEncoding.DecodeString(task.Request)
+	if err != nil {
+		return nil, err
+	}
+	var counting, stopped atomic.Bool
+	var group sync.WaitGroup
+	var failed atomic.Pointer[error]
+	var total atomic.Int64
+	waits := make([][]time.Duration, task.Connections)
+	for number := range task.Connections {
+		connection, err := grpc.NewClient(task.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, err
+		}
+		defer connection.Close()
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for !stopped.Load() {
+				started := time.Now()
+				var answer []byte
+				if err := connection.Invoke(context.Background(), task.Method, &request, &answer); err != nil {
+					failed.Store(&err)
+					return
+				}
+				total.Add(1)
+				if counting.Load() {
+					waits[number] = append(waits[number], time.Since(started))
+				}
+			}
+		}()
+	}
+	time.Sleep(seconds(task.WarmUp))
+	counting.Store(true)
+	began := time.Now()
+	time.Sleep(seconds(task.Seconds))
+	counting.Store(false)
+	elapsed := time.Since(began)
+	stopped.Store(true)
+	group.Wait()
+	if err := failed.Load(); err != nil {
+		return nil, *err
+	}
+	outcome := summarize(slices.Concat(waits...), elapsed)
+	outcome.Total = int(total.Load())
+	return outcome, nil
+}
+
+func summarize(waits []time.Duration, elapsed time.Duration) *Outcome {
+	slices.Sort(waits)
+	at := func(share float64) float64 {
+		if len(waits) == 0 {
+			return 0
+		}
+		return float64(waits[int(share*float64(len(waits)-1))].Microseconds()) / 1000
+	}
+	return &Outcome{Calls: len(waits), Seconds: elapsed.Seconds(), P50Millis: at(0.5), P99Millis: at(0.99)}
+}
+
+func seconds(value float64) time.Duration {
+	return time.Duration(value * float64(time.Second))
+}

@@ -1,0 +1,20 @@
+"""The retry path: jobs that fail twice and then succeed, 0.1 s between attempts, decided by an expression; beside mixed lifecycles."""
+
+from collections.abc import Iterator
+
+from bench.measurement import Measurement
+from bench.scenario import Stage
+from bench.testbed import run_load
+from bench.workload import Figure, Load, Task
+
+_JOBS = 20_000
+
+
+def measure(stage: Stage) -> Iterator[Measurement]:
+    """Attempts per second, and the rate of mixed lifecycles in the same rounds."""
+    with stage.testbed() as site:
+        run_load("bench.loads.retry_load", Task(site, Load(2_000), "retry-warm-up", ()))
+        for number in range(stage.rounds):
+            load = Load(_JOBS)
+            yield from run_load("bench.loads.retry_load", Task(site, load, f"retry-{number}", ()))
+            yield from run_load("bench.loads.grpc_load", Task(site, load, f"mixed-{number}", (Figure.MIXED,)))
