@@ -31,7 +31,11 @@ STOP_SECONDS = 5.0  # how long a stopped step may take to end before the attempt
 
 
 class Executor(Protocol):
-    """Runs one attempt of a kind of job."""
+    """Runs one attempt of a kind of job.
+
+    One that is an asynchronous context manager, too, is entered before its worker takes the first lease, and left after the
+    last.
+    """
 
     async def execute(self, job: Job) -> Any:
         """The attempt's result, any JSON value.

@@ -4,7 +4,7 @@ Imported by the children that run a step, in every attempt: it must import nothi
 needed.
 """
 
-import json
+from json import JSONDecoder, JSONEncoder
 from typing import Any
 
 
@@ -22,13 +22,13 @@ def encode_result(value: Any) -> str:
     Raises ResultNotJson, which names what cannot be turned.
     """
     try:
-        text = json.dumps(value, default=_to_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         text.encode()
     except UnicodeEncodeError as error:
         raise ResultNotJson("result holds a lone surrogate, which is no Unicode text") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultNotJson(f"result is not JSON: {error}") from error
-    if "\\u0000" in text and _holds_nul(json.loads(text)):
+    if "\\u0000" in text and _holds_nul(_DECODER.decode(text)):
         raise ResultNotJson("result holds a NUL character, which PostgreSQL cannot store")
     return text
 
@@ -76,3 +76,8 @@ def _holds_nul(value: Any) -> bool:
             return any(_holds_nul(item) for item in value)
         case _:
             return False
+
+
+# Made before any step runs: one that patches `json` must still be able to answer.
+_ENCODER = JSONEncoder(default=_to_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = JSONDecoder()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TypeVar
 
 from worker.attempt import Executor
@@ -127,7 +128,10 @@ class Worker:
             **self._executors,
             **{kind: _executor_of(one, home) for kind, one in self._handlers.items()},
         }
-        async with Client(self._broker) as client:
+        async with Client(self._broker) as client, AsyncExitStack() as stack:
+            for executor in executors.values():
+                if isinstance(executor, AbstractAsyncContextManager):
+                    await stack.enter_async_context(executor)
             runner = Runner(client, executors, self._options, scrub=self._scrub, on_ready=self._announce)
             self._runner = runner, asyncio.get_running_loop()
             for _ in range(self._stops):

@@ -1,22 +1,26 @@
 """Runs the statements of a duckdb step in this process, which can be killed in the midst of any of them."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 
-from worker.child.entry import give_failure, give_result, take_job
+from worker.child.entry import end_process, give_failure, give_result, take_job
 from worker.failure import JobFailed
 from worker.sql_rows import MOST_ROWS, json_row
 
+# What a warm parent imports before it forks, beyond what this module does: what failures and rows need.
+WARM = ("datetime", "decimal", "pytz", "traceback", "uuid")
 
-def main(lifeline: int, answer: int) -> None:
-    """Takes the job, runs it, answers. Never raises: whatever goes wrong is the answer."""
+
+def main(lifeline: int, answer: int) -> NoReturn:
+    """Takes the job, runs it, answers, ends the process: whatever goes wrong is the answer."""
     given = json.loads(take_job(lifeline, answer))
     try:
         give_result(answer, run(given["database"], given["commands"], given["data"]))
     except BaseException as error:  # whatever ends the step is its failure
         give_failure(answer, error)
+    end_process()
 
 
 def run(database: str, commands: list[str], data: dict[str, Any]) -> dict[str, Any]:

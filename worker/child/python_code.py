@@ -4,24 +4,27 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-from worker.child.entry import give_failure, give_result, take_job
+from worker.child.entry import end_process, give_failure, give_result, take_job
 
 CODE_NAME = "<step>"  # the file name in tracebacks
 HAS_KWARGS = 0x08  # inspect.CO_VARKEYWORDS; inspect itself is slow to import
 # What a step may use without importing it (the reference's globals). Loaded only where the code names it.
 _GIVEN_MODULES = ("os", "json", "datetime", "uuid")
+# What a warm parent imports before it forks: what steps mostly use. More would make every fork slower.
+WARM = (*_GIVEN_MODULES, "asyncio", "inspect", "linecache", "random", "re", "tempfile", "worker.failure")
 
 
-def main(lifeline: int, answer: int) -> None:
-    """Takes the job, runs it, answers. Never raises: whatever the step does is the answer."""
+def main(lifeline: int, answer: int) -> NoReturn:
+    """Takes the job, runs it, answers, ends the process: whatever the step does is the answer."""
     given = json.loads(take_job(lifeline, answer))
     sys.argv = [CODE_NAME]
     try:
         give_result(answer, run(given["code"], given["data"], given["context"]))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, are a failed attempt
         give_failure(answer, _shown(error, given["code"]))
+    end_process()
 
 
 def run(code: str, data: Any, context: Mapping[str, Any]) -> Any:

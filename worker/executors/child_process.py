@@ -1,6 +1,7 @@
 """Runs one attempt's code in a process of its own, and kills it with everything that it started.
 
-Owns pipes, process group and the tail of the output; knows nothing of what runs inside.
+Owns the files and the pipe to the child, and the tail of its output; knows nothing of what runs inside, nor how the child is
+started.
 """
 
 import asyncio
@@ -11,95 +12,75 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.executors.children import Children, Wires
+from worker.executors.fresh_children import FreshChildren
+from worker.executors.warm_children import WarmChildren
 from worker.failure import RESULT_TOO_LARGE, JobFailed
 
 TAIL_BYTES = 8 * 1024  # of standard output and error that a failure shows
 LAST_WORDS_SECONDS = 1.0  # for output that is still in the pipe when the process has ended
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
-_ROOT = Path(__file__).parents[2]
-# -I: neither the environment nor the working folder decides what the child imports.
-_INTERPRETER = (sys.executable, "-I", "-u", "-X", "utf8", "-X", "faulthandler", "-c")
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from worker.child.{entry} import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """How to start a child: `entry` is a module of worker.child, `folder` its working folder, `environment`
-    all it gets.
+class ChildProcess:
+    """Runs `main` of worker.child.`entry` in a new process for each attempt, with `environment` and nothing else of the worker's.
+
+    Between `open` and `close`, on Linux, a warm parent forks the processes; else each is a fresh interpreter.
     """
 
-    entry: str
-    folder: Path
-    environment: Mapping[str, str]
+    def __init__(self, entry: str, environment: Mapping[str, str]) -> None:
+        self._fresh = FreshChildren(entry, environment)
+        self._warm = WarmChildren(entry, environment)
+        self._is_open = False
+
+    async def open(self, *, at_once: bool = True) -> None:
+        """From now on a warm parent is used, started now or with the first attempt."""
+        self._is_open = sys.platform == "linux"
+        if self._is_open and at_once:
+            await self._warm.start()
+
+    async def close(self) -> None:
+        """Ends the warm parent; no attempt may be running."""
+        self._is_open = False
+        await self._warm.close()
+
+    async def run(self, given: Mapping[str, Any], folder: Path | None = None) -> Any:
+        """What the process answers to `given` (JSON); it works in `folder`, by default where the worker does.
+
+        Raises JobFailed: what the child says went wrong, or "process_exited" and "process_killed" where it ends
+        without an answer; its last output is in `stack_trace`. Cancelled, it kills the process group and raises
+        JobFailed, too.
+        """
+        children = self._warm if self._is_open else self._fresh
+        output = _Tail()
+        with tempfile.TemporaryFile() as job, tempfile.TemporaryFile() as answer:
+            job.write(json.dumps(given).encode())
+            job.seek(0)
+            status = await _run(children, folder, job.fileno(), answer.fileno(), output)
+            answer.seek(0)
+            text = answer.read(MOST_ANSWER_BYTES)
+        return _result_of(text, status, output.text())
 
 
-async def run_in_child(child: Child, given: Mapping[str, Any]) -> Any:
-    """What the child answers to `given` (JSON).
-
-    Raises JobFailed: what the child says went wrong, or "process_exited" and "process_killed" where it ends
-    without
-    an answer; its last output is in `stack_trace`. Cancelled, it kills the process group and raises
-    JobFailed, too.
-    """
-    output = _Tail()
-    with tempfile.TemporaryFile() as job, tempfile.TemporaryFile() as answer:
-        job.write(json.dumps(given).encode())
-        job.seek(0)
-        status = await _run(child, job.fileno(), answer.fileno(), output)
-        answer.seek(0)
-        text = answer.read(MOST_ANSWER_BYTES)
-    return _result_of(text, status, output.text())
-
-
-async def _run(child: Child, job: int, answer: int, output: "_Tail") -> int:
+async def _run(children: Children, folder: Path | None, job: int, answer: int, output: "_Tail") -> int:
     """The child's exit status; negative: the signal that killed it."""
     loop = asyncio.get_running_loop()
-    with contextlib.ExitStack() as ours:
-        lifeline, lifeline_end = os.pipe()
-        ours.callback(os.close, lifeline_end)  # its closing is what tells the child that the worker is gone
-        output_end, output_start = os.pipe()
-        transport, _ = await loop.connect_read_pipe(lambda: output, os.fdopen(output_end, "rb", buffering=0))
-        ours.callback(transport.close)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_INTERPRETER,
-                _PROGRAM.format(entry=child.entry),
-                str(_ROOT),
-                str(lifeline),
-                str(answer),
-                stdin=job,
-                stdout=output_start,
-                stderr=output_start,
-                pass_fds=(lifeline, answer),
-                start_new_session=True,
-                cwd=child.folder,
-                env=dict(child.environment),
-            )
-        finally:
-            os.close(lifeline)
-            os.close(output_start)
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            _kill_group(process.pid)
-            await process.wait()
-            await output.wait_until_closed()
-            raise JobFailed("step was stopped", type="stopped", stack_trace=output.text()) from None
-        _kill_group(process.pid)  # what it left behind
+    output_end, output_start = os.pipe()
+    wires = Wires(job, answer, output_start)
+    transport, _ = await loop.connect_read_pipe(lambda: output, os.fdopen(output_end, "rb", buffering=0))
+    try:
+        status = await children.run(wires, folder)
         await output.wait_until_closed()
         return status
-
-
-def _kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+    except asyncio.CancelledError:
+        await output.wait_until_closed()
+        raise JobFailed("step was stopped", type="stopped", stack_trace=output.text()) from None
+    finally:
+        wires.cut()
+        transport.close()
 
 
 def _result_of(text: bytes, status: int, output: str) -> Any:

@@ -1,10 +1,9 @@
 """Step type `duckdb`: SQL on a database in memory or in a file, in a process that a timeout can kill."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from worker.executors.child_process import Child, run_in_child
+from worker.executors.child_process import ChildProcess
 from worker.executors.sql_input import commands_of
 from worker.failure import INPUT_INVALID, JobFailed
 from worker.job import Job
@@ -19,7 +18,15 @@ class DuckdbStep:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+        self._process = ChildProcess("duckdb_sql", environment)
+
+    async def __aenter__(self) -> Self:
+        # Few workers run such steps, and DuckDB takes long to import: its parent starts with the first one.
+        await self._process.open(at_once=False)
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._process.close()
 
     async def execute(self, job: Job) -> Any:
         """`{"command_N": {"status", "rows", "row_count", "columns"}}`.
@@ -34,4 +41,4 @@ class DuckdbStep:
             "commands": commands_of(job.input),
             "data": data if isinstance(data, dict) else {},
         }
-        return await run_in_child(Child("duckdb_sql", Path.cwd(), self._environment), given)
+        return await self._process.run(given)

@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from worker.executors.child_process import Child, run_in_child
+from worker.executors.child_process import ChildProcess
 from worker.failure import INPUT_INVALID, JobFailed
 from worker.job import Job
 
@@ -20,7 +20,14 @@ class PythonStep:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """`environment` is all that the code gets to see of the worker's."""
-        self._environment = environment
+        self._process = ChildProcess("python_code", environment)
+
+    async def __aenter__(self) -> Self:
+        await self._process.open()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._process.close()
 
     async def execute(self, job: Job) -> Any:
         """What `main` returned.
@@ -31,12 +38,20 @@ class PythonStep:
         if not isinstance(code, str) or not code.strip():
             raise JobFailed("a python step needs code", type=INPUT_INVALID)
         folder = Path(tempfile.mkdtemp(prefix="reprise-"))
-        environment = {**self._environment, "TMPDIR": str(folder)}
         given = {"code": code, "data": job.input.get("data") or {}, "context": _context_of(job)}
         try:
-            return await run_in_child(Child("python_code", folder, environment), given)
+            return await self._process.run(given, folder)
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            if not _remove_empty(folder):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _remove_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:  # the step has left something in it
+        return False
+    return True
 
 
 def _context_of(job: Job) -> dict[str, Any]:

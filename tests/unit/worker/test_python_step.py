@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,26 @@ from worker.failure import JobFailed
 from worker.job import Job
 
 
-async def run(code: str, data: Any = None, environment: dict[str, str] | None = None) -> Any:
-    job = Job(1, "default", "python", attempt=2, max_attempts=3, input={"code": code, "data": data})
-    return await PythonStep(environment or {}).execute(job)
+@pytest.fixture(params=["fresh", "warm"], scope="module")
+async def step(request: pytest.FixtureRequest) -> AsyncIterator[PythonStep]:
+    """Promises hold for a fresh interpreter and for a child of a warm parent alike."""
+    step = PythonStep({"COLOUR": "blue"})
+    if request.param == "fresh":
+        yield step
+    else:
+        async with step:
+            yield step
 
 
-async def failure_of(code: str, data: Any = None) -> JobFailed:
+async def run(step: PythonStep, code: str, data: Any = None) -> Any:
+    return await step.execute(
+        Job(1, "default", "python", attempt=2, max_attempts=3, input={"code": code, "data": data})
+    )
+
+
+async def failure_of(step: PythonStep, code: str) -> JobFailed:
     with pytest.raises(JobFailed) as caught:
-        await run(code, data)
+        await run(step, code)
     return caught.value
 
 
@@ -41,12 +54,12 @@ async def failure_of(code: str, data: Any = None) -> JobFailed:
     ],
 )
 async def test_main_gets_what_its_parameters_ask_for(
-    signature: str, body: str, data: Any, result: Any
+    step: PythonStep, signature: str, body: str, data: Any, result: Any
 ) -> None:
-    assert await run(f"def main({signature}):\n    return {body}", data) == result
+    assert await run(step, f"def main({signature}):\n    return {body}", data) == result
 
 
-async def test_coroutine_and_decorated_mains_are_called_alike() -> None:
+async def test_coroutine_and_decorated_mains_are_called_alike(step: PythonStep) -> None:
     code = """
 import functools
 def logged(function):
@@ -59,26 +72,31 @@ def logged(function):
 async def main(x):
     return x
 """
-    assert await run(code, {"x": 5, "y": 6}) == 5
+    assert await run(step, code, {"x": 5, "y": 6}) == 5
 
 
-async def test_imports_of_the_module_are_visible_inside_main() -> None:
-    assert await run("import math\nROOT = math.sqrt(4)\ndef main():\n    return math.sqrt(ROOT * 8)") == 4
-
-
-async def test_usual_modules_are_there_without_import() -> None:
-    code = "def main():\n    return [json.dumps(1), str(uuid.UUID(int=0))[:4], datetime.date.min, os.sep]"
-    assert await run(code) == ["1", "0000", "0001-01-01", "/"]
-
-
-async def test_prints_do_not_disturb_the_result() -> None:
+async def test_imports_of_the_module_are_visible_inside_main(step: PythonStep) -> None:
     assert (
-        await run("import sys\ndef main():\n    print('{}' * 9999)\n    sys.stdin.read()\n    return 1") == 1
+        await run(step, "import math\nROOT = math.sqrt(4)\ndef main():\n    return math.sqrt(ROOT * 8)") == 4
     )
 
 
-async def test_exception_becomes_type_message_and_the_authors_own_lines() -> None:
-    failure = await failure_of("def main():\n    print('step 1')\n    raise LookupError('no such order')")
+async def test_usual_modules_are_there_without_import(step: PythonStep) -> None:
+    code = "def main():\n    return [json.dumps(1), str(uuid.UUID(int=0))[:4], datetime.date.min, os.sep]"
+    assert await run(step, code) == ["1", "0000", "0001-01-01", "/"]
+
+
+async def test_prints_do_not_disturb_the_result(step: PythonStep) -> None:
+    assert (
+        await run(step, "import sys\ndef main():\n    print('{}' * 9999)\n    sys.stdin.read()\n    return 1")
+        == 1
+    )
+
+
+async def test_exception_becomes_type_message_and_the_authors_own_lines(step: PythonStep) -> None:
+    failure = await failure_of(
+        step, "def main():\n    print('step 1')\n    raise LookupError('no such order')"
+    )
     assert (failure.type, str(failure)) == ("LookupError", "no such order")
     assert failure.stack_trace is not None
     assert "raise LookupError('no such order')" in failure.stack_trace
@@ -86,9 +104,10 @@ async def test_exception_becomes_type_message_and_the_authors_own_lines() -> Non
     assert failure.stack_trace.endswith("--- last output ---\nstep 1\n")
 
 
-async def test_facts_on_the_exception_reach_the_failure() -> None:
+async def test_facts_on_the_exception_reach_the_failure(step: PythonStep) -> None:
     failure = await failure_of(
-        "class Busy(Exception):\n    status_code = 429\n    retry_after = 7\ndef main():\n    raise Busy('wait')"
+        step,
+        "class Busy(Exception):\n    status_code = 429\n    retry_after = 7\ndef main():\n    raise Busy('wait')",
     )
     assert (failure.type, failure.status_code, failure.retry_after) == ("Busy", 429, 7)
 
@@ -112,9 +131,9 @@ async def test_facts_on_the_exception_reach_the_failure() -> None:
     ],
 )
 async def test_whatever_ends_the_step_is_a_failure_of_its_own_type(
-    code: str, failure_type: str, message: str
+    step: PythonStep, code: str, failure_type: str, message: str
 ) -> None:
-    failure = await failure_of(code)
+    failure = await failure_of(step, code)
     assert failure.type == failure_type
     assert message in str(failure)
 
@@ -126,29 +145,29 @@ async def test_step_without_code_is_refused(code: Any) -> None:
     assert caught.value.type == "input_invalid"
 
 
-async def test_only_the_end_of_the_output_is_kept() -> None:
+async def test_only_the_end_of_the_output_is_kept(step: PythonStep) -> None:
     failure = await failure_of(
-        "def main():\n    print('first')\n    print('x' * 100_000)\n    print('last')\n    1 / 0"
+        step, "def main():\n    print('first')\n    print('x' * 100_000)\n    print('last')\n    1 / 0"
     )
     assert failure.stack_trace is not None
     assert "first" not in failure.stack_trace
     assert failure.stack_trace.endswith("last\n")
 
 
-async def test_folder_is_the_attempts_own_and_goes_with_it() -> None:
+async def test_folder_is_the_attempts_own_and_goes_with_it(step: PythonStep) -> None:
     code = "import tempfile\ndef main():\n    open('left', 'w').close()\n    return [os.getcwd(), tempfile.mkdtemp()]"
-    folder, temporary = await run(code)
+    folder, temporary = await run(step, code)
     assert temporary.startswith(folder)
     assert not await asyncio.to_thread(os.path.exists, folder)
 
 
-async def test_child_sees_no_environment_but_what_it_is_given() -> None:
-    seen = await run("def main():\n    return dict(os.environ)", environment={"COLOUR": "blue"})
+async def test_child_sees_no_environment_but_what_it_is_given(step: PythonStep) -> None:
+    seen = await run(step, "def main():\n    return dict(os.environ)")
     assert seen.pop("TMPDIR")
     assert {name for name in seen if not name.startswith("LC_")} == {"COLOUR"}
 
 
-async def test_cancelling_kills_the_whole_process_group(tmp_path: Path) -> None:
+async def test_cancelling_kills_the_whole_process_group(step: PythonStep, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     os.mkfifo(ready)
     code = f"""
@@ -159,42 +178,61 @@ def main():
         out.write(f"{{os.getpid()}} {{child.pid}}")
     while True: pass
 """
-    step = asyncio.create_task(run(code))
+    running = asyncio.create_task(run(step, code))
     step_process, grandchild = map(int, (await asyncio.to_thread(ready.read_text)).split())
-    step.cancel()
-    await asyncio.wait({step})
-    assert isinstance(step.exception(), JobFailed)
+    running.cancel()
+    await asyncio.wait({running})
+    assert isinstance(running.exception(), JobFailed)
     assert not _is_alive(step_process)
     assert not _is_alive(grandchild)
 
 
-async def test_background_process_does_not_outlive_the_step() -> None:
+async def test_background_process_does_not_outlive_the_step(step: PythonStep) -> None:
     code = "import subprocess\ndef main():\n    return subprocess.Popen(['sleep', '1000']).pid"
-    assert not _is_alive(await run(code))
+    assert not _is_alive(await run(step, code))
 
 
-def test_step_dies_with_its_worker_even_while_it_holds_the_interpreter(tmp_path: Path) -> None:
+async def test_thread_that_the_step_leaves_does_not_hold_it_up(step: PythonStep) -> None:
+    code = "import threading\ndef main():\n    threading.Thread(target=threading.Event().wait).start()\n    return 1"
+    assert await run(step, code) == 1
+
+
+async def test_file_that_the_step_leaves_open_is_written(step: PythonStep, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    code = f"kept = open({str(kept)!r}, 'w')\ndef main():\n    kept.write('all of it')"
+    await run(step, code)
+    assert kept.read_text() == "all of it"
+
+
+@pytest.mark.parametrize("entered", ["PythonStep({})", "await stack.enter_async_context(PythonStep({}))"])
+def test_step_dies_with_its_worker_even_while_it_holds_the_interpreter(tmp_path: Path, entered: str) -> None:
     ready = tmp_path / "ready"
     os.mkfifo(ready)
     code = f"""
 import os, re
 def main():
     with open({str(ready)!r}, "w") as out:
-        out.write(str(os.getpid()))
+        out.write(f"{{os.getpid()}} {{os.getppid()}} {{os.getcwd()}}")
     re.match("(a+)+$", "a" * 60 + "b")
 """
-    program = """
-import asyncio, sys
+    program = f"""
+import asyncio, contextlib, sys
 from worker.executors.python_step import PythonStep
 from worker.job import Job
-asyncio.run(PythonStep({}).execute(Job(1, "default", "python", 1, 1, {"code": sys.argv[1]})))
+async def work():
+    async with contextlib.AsyncExitStack() as stack:
+        await ({entered}).execute(Job(1, "default", "python", 1, 1, {{"code": sys.argv[1]}}))
+asyncio.run(work())
 """
     worker = subprocess.Popen([sys.executable, "-c", program, code])
-    step = psutil.Process(int(ready.read_text()))
+    step, parent, folder = ready.read_text().split()
+    processes = [psutil.Process(int(step)), psutil.Process(int(parent))]
     worker.kill()
     worker.wait()
-    _, alive = psutil.wait_procs([step], timeout=5)
-    assert not alive or step.status() == psutil.STATUS_ZOMBIE
+    psutil.wait_procs(processes, timeout=5)
+    assert [_is_alive(process.pid) for process in processes] == [False, False]
+    if "enter" in entered:  # else nobody is left who could remove it
+        assert not Path(folder).exists()
 
 
 def _is_alive(process_id: int) -> bool:
