@@ -28,13 +28,21 @@ _SETTINGS: Mapping[str, str] = {
     "enable_nestloop": "off",
     "enable_mergejoin": "off",
     "jit": "off",
+    # Statements are written for it: each sees what was committed before it.
+    "default_transaction_isolation": r"read\ committed",
     "timezone": "UTC",
     # A broker that is frozen, not dead, must not keep rows locked from the others for ever.
     "idle_in_transaction_session_timeout": "60s",
 }
 STATEMENT_TIMEOUT_SECONDS = 5
 _RECONNECT_SECONDS = 0.5
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, pg_errors.IdleInTransactionSessionTimeout)
+# A server that only reads is not the one that the broker needs: it was, or will be, but is a standby now.
+_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    pg_errors.IdleInTransactionSessionTimeout,
+    pg_errors.ReadOnlySqlTransaction,
+)
 
 Row = tuple[Any, ...]
 _log = logging.getLogger(__name__)
@@ -64,7 +72,7 @@ class Session:
         except pg_errors.SerializationFailure:
             raise
         except _AWAY as error:
-            await self._drop_if_lost()
+            await self._drop_if_lost(error)
             raise Unavailable("the database is away") from error
 
     async def row(self, statement: str, arguments: Sequence[object] = ()) -> Row | None:
@@ -82,7 +90,7 @@ class Session:
         except pg_errors.SerializationFailure:
             raise
         except _AWAY as error:
-            await self._drop_if_lost()
+            await self._drop_if_lost(error)
             raise Unavailable("the database is away") from error
 
     @property
@@ -113,9 +121,13 @@ class Session:
         teach_arrays(self._connection)
         return self._connection
 
-    async def _drop_if_lost(self) -> None:
-        """Forgets a connection that is broken; one whose statement was merely cancelled is kept."""
-        if self._connection is not None and (self._connection.closed or self._connection.broken):
+    async def _drop_if_lost(self, error: Exception) -> None:
+        """Forgets a connection that is broken or leads to a standby; one whose statement was merely cancelled is kept."""
+        if self._connection is not None and (
+            self._connection.closed
+            or self._connection.broken
+            or isinstance(error, pg_errors.ReadOnlySqlTransaction)
+        ):
             await self.close()
 
 
