@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from broker.errors import Unavailable
-from broker.job import Arrival
+from broker.lifecycle.signals import Signals
 from broker.store.session import Session
-from broker.store.sweep import expired, next_due, next_expiry, promote
+from broker.store.sweep import expired, promote
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Timer:
-    """Runs `sweep` when it is due: it gives the seconds until the next time, None if nothing is in sight."""
+    """Runs `sweep` when it is due: it gives the seconds from its start until the next time, None if nothing is in sight."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Timer:
         while True:
             self._due_at = None
             self._wake.clear()
+            started = loop.time()
             try:
                 seconds = await self._sweep()
             except Unavailable as error:
@@ -66,7 +67,7 @@ class Timer:
                 _log.exception("timer=%s failed", self._name)
                 seconds = None
             if seconds is not None:
-                self.due_in(seconds)
+                self.due_in(seconds - (loop.time() - started))
             await self._sleep(loop)
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -102,22 +103,22 @@ class _Floors:
 class Promoter:
     """The sweep of `delayed`: jobs that are due become available, in the order of their time."""
 
-    def __init__(self, session: Session, arrived: Callable[[list[Arrival]], None]) -> None:
+    def __init__(self, session: Session, signals: Signals) -> None:
         self._session = session
-        self._arrived = arrived
+        self._signals = signals
         self._floors = _Floors()
 
     async def __call__(self) -> float | None:
         """Makes available what is due; the seconds until the next one. Raises Unavailable."""
         floor = self._floors.next()
-        count = _BATCH
-        while count == _BATCH:
-            count, arrivals = await promote(self._session, floor, _BATCH)
-            if arrivals:
-                self._arrived(arrivals)
-        following = await next_due(self._session, floor)
-        self._floors.swept(following.floor)
-        return following.seconds
+        while True:
+            promoted = await promote(self._session, floor, _BATCH)
+            if promoted.arrivals:
+                self._signals.arrived(promoted.arrivals)
+            if promoted.jobs < _BATCH:
+                break
+        self._floors.swept(promoted.next.floor)
+        return promoted.next.seconds
 
 
 class Reaper:
@@ -131,10 +132,11 @@ class Reaper:
     async def __call__(self) -> float | None:
         """Ends what has expired; the seconds until the next lease might. Raises Unavailable."""
         floor = self._floors.next()
-        while lease_ids := await expired(self._session, floor, _BATCH):
-            await self._expire(lease_ids)
-            if len(lease_ids) < _BATCH:
+        while True:
+            found = await expired(self._session, floor, _BATCH)
+            if found.lease_ids:
+                await self._expire(found.lease_ids)
+            if len(found.lease_ids) < _BATCH:
                 break
-        following = await next_expiry(self._session, floor)
-        self._floors.swept(following.floor)
-        return following.seconds
+        self._floors.swept(found.next.floor)
+        return found.next.seconds

@@ -13,7 +13,8 @@ from broker.store.session import STATEMENT_TIMEOUT_SECONDS, Session
 # Nothing commits later than a statement may run, so a floor twice as far back passes over nothing.
 FLOOR_SECONDS = 2.0 * STATEMENT_TIMEOUT_SECONDS
 
-# Moves due jobs to `ready`, oldest first, each at the tail of its priority.
+# Moves due jobs to `ready`, oldest first, each at the tail of its priority. The last row: how long until the first that was not due yet,
+# and how far the floor may be raised. What was due and another broker had in hand is that one's to move.
 _PROMOTE = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
 taken AS (
@@ -28,55 +29,56 @@ ordered AS MATERIALIZED (
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns) SELECT queue, priority, seq, job_id, attempts, 0 FROM ordered
 )
-SELECT queue, priority, min(seq), count(*) FROM ordered GROUP BY queue, priority
+SELECT queue, priority, min(seq), count(*), NULL::float8, NULL::timestamptz FROM ordered GROUP BY queue, priority
+UNION ALL
+SELECT NULL, NULL, NULL, 0,
+  extract(epoch FROM (SELECT due_at FROM delayed WHERE due_at > (SELECT now FROM t) ORDER BY due_at LIMIT 1) - (SELECT now FROM t))::float8,
+  (SELECT now FROM t) - %b::float8 * interval '1 second'
 """
 
-# How long until the next job is due; how far the floor may be raised.
-_NEXT_DUE = """
-SELECT extract(epoch FROM (SELECT due_at FROM delayed WHERE due_at > %b::timestamptz ORDER BY due_at LIMIT 1) - noetl.clock())::float8,
-  noetl.clock() - %b::float8 * interval '1 second'
-"""
-
+# Leases that have expired, longest first. The last row: as above.
 _EXPIRED = """
-SELECT lease_id FROM lease WHERE expires_at <= noetl.clock() AND expires_at > %b::timestamptz ORDER BY expires_at LIMIT %b::int4
-"""
-
-_NEXT_EXPIRY = """
-SELECT extract(epoch FROM (SELECT expires_at FROM lease WHERE expires_at > %b::timestamptz ORDER BY expires_at LIMIT 1)
-    - noetl.clock())::float8, noetl.clock() - %b::float8 * interval '1 second'
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now)
+SELECT lease_id, NULL::float8, NULL::timestamptz FROM (
+  SELECT lease_id FROM lease WHERE expires_at <= (SELECT now FROM t) AND expires_at > %b::timestamptz ORDER BY expires_at LIMIT %b::int4) l
+UNION ALL
+SELECT NULL,
+  extract(epoch FROM (SELECT expires_at FROM lease WHERE expires_at > (SELECT now FROM t) ORDER BY expires_at LIMIT 1)
+    - (SELECT now FROM t))::float8,
+  (SELECT now FROM t) - %b::float8 * interval '1 second'
 """
 
 
 class Next(NamedTuple):
-    """Seconds until the next one is due, 0 if it is already, None if there is none; and the floor that the next sweep may use."""
+    """Seconds until the next one is due, None if there is none; and the floor that the sweep after next may use."""
 
     seconds: float | None
     floor: datetime
 
 
-async def promote(session: Session, floor: datetime, limit: int) -> tuple[int, list[Arrival]]:
-    """How many due jobs were made available, at most `limit`, and where. Raises Unavailable."""
-    rows = await session.rows(_PROMOTE, (floor, limit))
-    return sum(row[3] for row in rows), [Arrival(queue, priority, seq) for queue, priority, seq, _ in rows]
+class Promoted(NamedTuple):
+    """How many jobs were made available, and where."""
+
+    jobs: int
+    arrivals: list[Arrival]
+    next: Next
 
 
-async def next_due(session: Session, floor: datetime) -> Next:
-    """When the next delayed job behind `floor` is due. Raises Unavailable."""
-    return await _next(session, _NEXT_DUE, floor)
+class Expired(NamedTuple):
+    """Leases that have expired."""
+
+    lease_ids: list[int]
+    next: Next
 
 
-async def expired(session: Session, floor: datetime, limit: int) -> list[int]:
-    """Leases that have expired, longest first, at most `limit`. Changes nothing. Raises Unavailable."""
-    return [row[0] for row in await session.rows(_EXPIRED, (floor, limit))]
+async def promote(session: Session, floor: datetime, limit: int) -> Promoted:
+    """Makes due jobs behind the floor available, at most `limit`. Raises Unavailable."""
+    *rows, last = await session.rows(_PROMOTE, (floor, limit, FLOOR_SECONDS))
+    arrivals = [Arrival(queue, priority, seq) for queue, priority, seq, *_ in rows]
+    return Promoted(sum(row[3] for row in rows), arrivals, Next(*last[4:]))
 
 
-async def next_expiry(session: Session, floor: datetime) -> Next:
-    """When the next lease behind `floor` expires. Raises Unavailable."""
-    return await _next(session, _NEXT_EXPIRY, floor)
-
-
-async def _next(session: Session, statement: str, floor: datetime) -> Next:
-    row = await session.row(statement, (floor, FLOOR_SECONDS))
-    assert row is not None
-    seconds = None if row[0] is None else max(0.0, row[0])
-    return Next(seconds, row[1])
+async def expired(session: Session, floor: datetime, limit: int) -> Expired:
+    """Leases behind the floor that have expired, longest first, at most `limit`. Changes nothing. Raises Unavailable."""
+    *rows, last = await session.rows(_EXPIRED, (floor, limit, FLOOR_SECONDS))
+    return Expired([row[0] for row in rows], Next(*last[1:]))

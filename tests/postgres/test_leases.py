@@ -78,7 +78,7 @@ async def test_the_sweep_checks_expiry_again_in_the_statement_that_takes_the_lea
     lifecycle: Lifecycle, session: Session, lease: Grant, move_clock: MoveClock, database_url: str
 ) -> None:
     await move_clock(31)
-    assert await expired(session, BEGINNING, 10) == [lease.lease_id]
+    assert (await expired(session, BEGINNING, 10)).lease_ids == [lease.lease_id]
     await lifecycle.extend(Heartbeat([ref(lease)], [None], 30.0))
 
     await lifecycle.expire([lease.lease_id])

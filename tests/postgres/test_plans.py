@@ -129,16 +129,8 @@ async def _promote(session: Session) -> None:
     await sweep.promote(session, BEGINNING, 1000)
 
 
-async def _next_due(session: Session) -> None:
-    await sweep.next_due(session, BEGINNING)
-
-
 async def _expired(session: Session) -> None:
     await sweep.expired(session, BEGINNING, 1000)
-
-
-async def _next_expiry(session: Session) -> None:
-    await sweep.next_expiry(session, BEGINNING)
 
 
 # How each statement finds the rows of each table that it does not merely write. The n-th partition's indexes go by their columns.
@@ -154,9 +146,7 @@ FOUND_BY = {
     _release: {"lease: lease_pkey", "job: pkey"},
     _extend: {"lease: lease_pkey", "cancellation: cancellation_pkey"},
     _promote: {"delayed: delayed_pkey", "delayed: by place"},
-    _next_due: {"delayed: delayed_pkey"},
     _expired: {"lease: lease_expiry"},
-    _next_expiry: {"lease: lease_expiry"},
     _spent: {"event_log: job_id"},
 }  # fmt: skip
 
