@@ -4,12 +4,12 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from reprise.v1 import (
     broker_service_pb2,
@@ -24,10 +24,13 @@ from reprise.v1 import (
 
 from broker.config import BrokerConfig
 from broker.dispatcher import Dispatcher
+from broker.ears import Ears
+from broker.hints import Speaker
 from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.tokens import TokenCodec
 from broker.maintenance import MAINTENANCE_SECONDS, Maintenance
 from broker.service.broker_service import BrokerService
+from broker.service.health import Health
 from broker.service.playbook_reads import PlaybookReads
 from broker.service.playbook_service import PlaybookService
 from broker.service.policy_service import PolicyService
@@ -39,6 +42,7 @@ from broker.store.reader import Reader
 from broker.store.session import STATEMENT_TIMEOUT_SECONDS, Session, wait_until_reachable
 from broker.timers import Promoter, Reaper, Timer
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _SERVICES = (
@@ -103,31 +107,31 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     dispatcher = Dispatcher(config.database_url, signals, lifecycle.give_back)
     stack.push_async_callback(dispatcher.close)
 
+    speaker = Speaker(config.database_url, dispatcher.wanted, dispatcher.promises)
     sweeps = Session(config.database_url), Session(config.database_url)
-    due = Timer("due", Promoter(sweeps[0], dispatcher.arrived))
+    due = Timer("due", Promoter(sweeps[0], signals))
     expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))
     maintenance = Maintenance(config.database_url)
     upkeep = Timer("upkeep", maintenance, MAINTENANCE_SECONDS)
-    listener = Listener(config.database_url, (due.wake, expiry.wake, upkeep.wake))
-    for actor in (*sweeps, maintenance):
+    for actor in (*sweeps, maintenance, speaker):
         stack.push_async_callback(actor.close)
 
     reader = Reader(config.database_url)
     await reader.open()
     stack.push_async_callback(reader.close)
 
-    signals.arrived = dispatcher.arrived
+    signals.arrived = _each(dispatcher.arrived, speaker.arrived)
     signals.due_in = due.due_in
     signals.leased_for = expiry.due_in
     signals.confirmed = dispatcher.holdings.confirmed
     signals.ended = dispatcher.holdings.ended
-    signals.lost = dispatcher.holdings.lost
-    signals.cancelled = dispatcher.holdings.cancelled
+    signals.lost = _each(dispatcher.holdings.lost, speaker.lost)
+    signals.cancelled = _each(dispatcher.holdings.cancelled, speaker.cancelled)
 
     closing = asyncio.Event()
     server = grpc.aio.server(options=_OPTIONS)
-    health_servicer = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    health = Health(_SERVICES)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
         BrokerService(lifecycle, dispatcher, codec, closing), server
     )
@@ -145,15 +149,27 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     leaser = asyncio.create_task(dispatcher.run())
     leaser.add_done_callback(_report_end)
     stack.push_async_callback(_stopped, dispatcher, leaser)
-    for run in (due.run, expiry.run, upkeep.run, listener.run):
+    ears = Ears(dispatcher, speaker, health, (due.wake, expiry.wake, upkeep.wake))
+    listener = Listener(config.database_url, speaker.broker_id, ears)
+    for run in (due.run, expiry.run, upkeep.run, speaker.run, listener.run):
         task = asyncio.create_task(run())
         task.add_done_callback(_report_end)
         stack.push_async_callback(_cancelled, task)
     await server.start()
-    stack.push_async_callback(_stop, server, health_servicer, closing, config.grace_seconds)
-    for service in ("", *_SERVICES):
-        await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    stack.push_async_callback(_stop, server, health, closing, config.grace_seconds)
+    await health.serves(now=True)
     return address
+
+
+def _each(*told: Callable[[Iterable[T]], None]) -> Callable[[Iterable[T]], None]:
+    """A signal that goes to several."""
+
+    def tell(items: Iterable[T]) -> None:
+        known = tuple(items)
+        for tell_one in told:
+            tell_one(known)
+
+    return tell
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> str:
@@ -167,12 +183,12 @@ def _listen(server: grpc.aio.Server, listen: str) -> str:
 
 async def _stop(
     server: grpc.aio.Server,
-    health_servicer: HealthServicer,
+    health: Health,
     closing: asyncio.Event,
     grace_seconds: float,
 ) -> None:
     """Tells clients first, then lets calls in flight end."""
-    await health_servicer.enter_graceful_shutdown()
+    await health.close()
     closing.set()
     await server.stop(grace_seconds)
 

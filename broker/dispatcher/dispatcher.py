@@ -17,14 +17,17 @@ from broker.store.session import Session
 
 _log = logging.getLogger(__name__)
 
-# How often queues are looked at without any sign, for what other brokers put in.
-POLL_SECONDS = 0.25
+# How often queues are looked at without any sign, for what other brokers put in: while those can be heard, and while they cannot.
+POLL_SECONDS = 1.0
+DEAF_POLL_SECONDS = 0.25
 # Floors are set back by this much at every poll: longer than a usual transaction of another broker takes.
 _USUAL_COMMIT_MILLISECONDS = 500
-# And by this much, twice the statement timeout, once in so many polls; from the very beginning once in so many.
+# And by this much, twice the statement timeout, every so often; from the very beginning every so often.
 _LATEST_COMMIT_MILLISECONDS = 10_000
-_POLLS_PER_REWIND = 20
-_POLLS_PER_FULL_REWIND = 240
+_REWIND_SECONDS = 5.0
+_FULL_REWIND_SECONDS = 60.0
+_REWINDS_PER_FORGETTING = 12
+_RETRY_SECONDS = 0.25
 _STREAMS = 20_000
 # A queue that nobody subscribes to any more is remembered for so long: who polls finds its floors where they were.
 _KEEP_QUEUE_SECONDS = 300.0
@@ -49,8 +52,10 @@ class Dispatcher:
         self.holdings = Holdings()
         self._wake = asyncio.Event()
         self._next_number = 1
-        self._polls = 0
-        self._next_poll_at = 0.0  # on the loop's clock
+        self._hears = False
+        self._next_poll_at = 0.0  # on the loop's clock, as are the others
+        self._next_rewind_at = 0.0
+        self._rewinds = 0
         self._settled = 0  # the id of an instant before which nothing commits any more
         self._typical_bytes = 0.0  # of one body
         self._stopping = False
@@ -118,6 +123,15 @@ class Dispatcher:
         """How many streams subscribe to each queue."""
         return {queue: lanes.streams for queue, lanes in self._queues.items() if lanes.streams}
 
+    def wanted(self) -> set[str]:
+        """The queues that streams with credits wait for."""
+        return {queue for stream in self._hungry.values() for queue in stream.queues}
+
+    def promises(self, queue: str) -> bool:
+        """Whether there may be jobs in the queue, as far as this broker has looked."""
+        lanes = self._queues.get(queue)
+        return lanes is None or lanes.promises
+
     # Signals
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
@@ -127,6 +141,16 @@ class Dispatcher:
             if lanes is not None:
                 lanes.arrive(arrival)
                 self._wake.set()
+
+    def hears(self, *, others: bool) -> None:
+        """Whether other brokers can be heard from now on. What they said before was not."""
+        self._hears = others
+        self.look_everywhere()
+
+    def look_everywhere(self) -> None:
+        """There may be jobs in any queue: as at a poll."""
+        self._next_poll_at = 0.0
+        self._wake.set()
 
     # The leaser
 
@@ -142,13 +166,13 @@ class Dispatcher:
             except Unavailable as error:
                 _log.warning("no leases can be granted error=%r", str(error))
                 self._fail_polls(error)
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
             except Exception:
                 # Nobody else grants leases: whatever went wrong, it is tried again, and the log says so.
                 _log.exception("no leases can be granted")
                 self._fail_polls(Unavailable("leases cannot be granted now"))
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
 
     def stop(self) -> None:
@@ -167,23 +191,31 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         if now < self._next_poll_at:
             return
-        self._next_poll_at = now + POLL_SECONDS
-        self._polls += 1
-        wanted = {queue for stream in self._hungry.values() for queue in stream.queues}
-        rewinds = self._polls % _POLLS_PER_REWIND == 0
+        self._next_poll_at = now + (POLL_SECONDS if self._hears else DEAF_POLL_SECONDS)
+        wanted = self.wanted()
+        rewinds = now >= self._next_rewind_at
         if rewinds:
+            self._next_rewind_at = now + _REWIND_SECONDS
             self._settled = await floor_seconds_ago(self._session, _LATEST_COMMIT_MILLISECONDS / 1000)
+            self._rewinds += 1
             self._forget_queues(now)
-        if self._polls % _POLLS_PER_FULL_REWIND == 0:
-            self.holdings.forget()
-        for number, queue in enumerate(sorted(wanted)):
-            lanes = self._queues[queue]
-            # Each queue is read from its head in turn, not all of them in one statement.
-            if (self._polls + number) % _POLLS_PER_FULL_REWIND == 0:
+            if self._rewinds % _REWINDS_PER_FORGETTING == 0:
+                self.holdings.forget()
+        back = _LATEST_COMMIT_MILLISECONDS if rewinds else _USUAL_COMMIT_MILLISECONDS
+        for queue in wanted:
+            self._queues[queue].set_back(back)
+            self._queues[queue].explored = False
+        if rewinds:
+            self._rewind_some(wanted, now)
+
+    def _rewind_some(self, wanted: set[str], now: float) -> None:
+        """Lets each queue be read from its head in its turn, not all of them in one statement."""
+        turn = 1 + int(len(wanted) * _REWIND_SECONDS / _FULL_REWIND_SECONDS)
+        by_age = sorted((self._queues[queue] for queue in wanted), key=lambda lanes: lanes.rewound_at)
+        for lanes in by_age[:turn]:
+            if lanes.rewound_at <= now - _FULL_REWIND_SECONDS:
+                lanes.rewound_at = now
                 lanes.set_back(None)
-            else:
-                lanes.set_back(_LATEST_COMMIT_MILLISECONDS if rewinds else _USUAL_COMMIT_MILLISECONDS)
-            lanes.explored = False
 
     def _forget_queues(self, now: float) -> None:
         """Drops queues that nobody has subscribed to for a while, all of them where they are too many."""
@@ -228,8 +260,7 @@ class Dispatcher:
 
     async def _explore(self) -> None:
         """Finds the priorities of queues that hungry streams wait for and that were not looked at lately."""
-        wanted = {queue for stream in self._hungry.values() for queue in stream.queues}
-        unexplored = [lanes for queue in wanted if not (lanes := self._queues[queue]).explored]
+        unexplored = [lanes for queue in self.wanted() if not (lanes := self._queues[queue]).explored]
         while unexplored:
             for lanes in unexplored:
                 lanes.explored = True

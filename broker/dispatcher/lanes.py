@@ -84,6 +84,7 @@ class QueueLanes:
     in_flight: bool = False
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
+    rewound_at: float = 0.0  # on the loop's clock: when it was last read from its head
 
     @property
     def promises(self) -> bool:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import psycopg
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
 
 from broker.embedded import PostgresServer
@@ -52,6 +53,19 @@ class Database:
                 yield
             finally:
                 await connection.execute(allow.format(name, sql.SQL("true")))
+
+    @asynccontextmanager
+    async def a_standby(self) -> AsyncIterator[None]:
+        """Inside the block sessions, new ones all, can only read: as when the server that was reached is not the primary any more."""
+        setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+        name = sql.Identifier(self._name)
+        async with await self._administrator() as connection:
+            await connection.execute(setting.format(name, sql.SQL("on")))
+            await connection.execute(_TERMINATE, (self._name,))
+            try:
+                yield
+            finally:
+                await connection.execute(setting.format(name, sql.SQL("off")))
 
     def _administrator(self) -> Awaitable[psycopg.AsyncConnection]:
         return psycopg.AsyncConnection.connect(self._server.database_url("postgres"), autocommit=True)
@@ -165,6 +179,41 @@ async def test_calls_in_flight_when_sessions_break_are_answered_one_way_or_the_o
 
     assert len(set(job_ids)) == 200
     assert await tables.value("SELECT count(*) FROM noetl.job") == 200
+
+
+async def test_a_broker_that_has_reached_a_standby_goes_on_once_there_is_a_primary(
+    client: Client, database: Database
+) -> None:
+    job_id = await client.enqueue(idempotency_key="k")
+
+    async with database.a_standby():
+        refusals = [await refused(client.enqueue()) for _ in range(3)]
+
+    assert {refusal.reason for refusal in refusals} == {"UNAVAILABLE"}
+    assert await insist(lambda: client.enqueue(idempotency_key="k")) == job_id
+
+
+async def test_health_says_that_the_database_is_away_and_back(
+    channel: grpc.aio.Channel, client: Client, database: Database
+) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    whole = stub.Watch(health_pb2.HealthCheckRequest())
+    assert await _changes_to(whole, "SERVING")
+
+    async with database.away():
+        assert await _changes_to(whole, "NOT_SERVING")
+        process = await stub.Check(health_pb2.HealthCheckRequest(service="grpc.health.v1.Health"))
+        assert process.status == health_pb2.HealthCheckResponse.SERVING
+
+    assert await _changes_to(whole, "SERVING")
+    assert await client.enqueue()
+
+
+async def _changes_to(watch: Any, status: str) -> bool:
+    """True once the watch says so; what it says in between is passed over."""
+    while health_pb2.HealthCheckResponse.ServingStatus.Name((await watch.read()).status) != status:
+        pass
+    return True
 
 
 async def _stands(tables: Tables, job_id: int, standing: str) -> bool:
