@@ -75,8 +75,10 @@ class _Families:
     def __init__(self) -> None:
         self._spent: dict[int, float] = {}
         self._children: dict[int, list[int]] = {}
-        for process in psutil.process_iter():
+        for pid in psutil.pids():
             try:
+                # Made anew: a kept one is taken for another process once the machine's clock was set.
+                process = psutil.Process(pid)
                 with process.oneshot():
                     times, parent = process.cpu_times(), process.ppid()
             except psutil.NoSuchProcess:

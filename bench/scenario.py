@@ -62,4 +62,5 @@ SCENARIOS = (
     ),
     Scenario("calls", "one job per call over 16 and 128 connections, beside an empty method"),
     Scenario("retries", "the retry path: jobs that fail twice, decided by an expression"),
+    Scenario("peers", "other queues on the same PostgreSQL, turn by turn with Reprise"),
 )

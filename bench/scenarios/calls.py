@@ -30,7 +30,7 @@ _ONE, _TWO, _EMPTY = "reprise", "reprise --processes 2", "empty method"
 
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Calls per second of one broker process, of two, and of the empty method; nothing where there is no Go."""
-    if (program := _build(stage.tools / "calls")) is None:
+    if (program := build_client(stage.tools)) is None:
         yield Row(Figure.ONE_BY_ONE, _ONE, note="not measured: no Go to build the client with")
         return
     with stage.testbed() as site, ExitStack() as servers:
@@ -57,10 +57,11 @@ def _turn(site: Site, subject: str, callers: int, number: int, program: Path) ->
     return replace(run_load("bench.loads.calls_load", task)[0], subject=subject)
 
 
-def _build(program: Path) -> Path | None:
-    """The client, built from its source to this file; None where that cannot be done."""
+def build_client(tools: Path) -> Path | None:
+    """The client in Go, built into this folder; None where that cannot be done."""
+    program = (tools / "calls").absolute()
     if shutil.which("go") is None:
         return None
-    command = ["go", "build", "-o", str(program.absolute()), "."]
+    command = ["go", "build", "-o", str(program), "."]
     built = subprocess.run(command, cwd=_SOURCE, capture_output=True, check=False)
-    return program.absolute() if built.returncode == 0 else None
+    return program if built.returncode == 0 else None
