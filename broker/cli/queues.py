@@ -32,10 +32,16 @@ def queues(broker: Broker, json_wanted: bool) -> None:
 
 
 def _row(queue: Queue) -> tuple[Span, ...]:
-    counts = [getattr(queue, name) for name in _COUNTS]
     return (
         Span(queue.name, "bold"),
-        *(Span(str(count), "" if count else "dim") for count in counts),
+        *(_count(queue, name) for name in _COUNTS),
         Span(length_of(queue.oldest_due_age)),
         Span("paused", "yellow") if queue.paused else Span(""),
     )
+
+
+def _count(queue: Queue, name: str) -> Span:
+    """A count; with ~ in front where it may be an estimate."""
+    count = getattr(queue, name)
+    about = "~" if count and queue.estimated and name != "workers" else ""
+    return Span(f"{about}{count}", "" if count else "dim")

@@ -151,6 +151,7 @@ def _queue_message(queue: QueueRecord, workers: int) -> pb.Queue:
         retry=queue.retry,
         dead=queue.dead,
         workers=workers,
+        estimated=queue.estimated,
     )
     if queue.oldest_due_age is not None:
         message.oldest_due_age.CopyFrom(duration_message(queue.oldest_due_age))

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from broker.store.events import EventKind
 from broker.store.job_records import Criteria
 from broker.store.reader import Reader, Row
 
 # Rows that one call of a source looks at.
 _SCAN = 2000
-# Where each row's status must be looked up as well.
-_SCAN_TO_CHECK = 1000
+# Of `job`, where rows lie in the order in which they are read; and how many that meet the criteria are enough.
+_SCAN_JOBS = 10_000
+_ENOUGH = 1000
+# Of the troubles, which lie far apart.
+_SCAN_TROUBLES = 500
 _MAX_LANES = 1000
 _LEAST_PER_LANE = 20
 
@@ -34,16 +38,23 @@ class Candidates(NamedTuple):
 
 
 _NEWEST = """
-WITH scanned AS MATERIALIZED (
-  SELECT job_id, queue, kind, dependency, labels FROM job
-  WHERE job_id >= %(lowest)s AND job_id < %(below)s ORDER BY job_id DESC LIMIT %(scan)s
-)
-SELECT array_agg(job_id ORDER BY job_id DESC) FILTER (WHERE
-    (%(queue)s::text IS NULL OR queue = %(queue)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+WITH found AS MATERIALIZED (
+  SELECT job_id FROM (
+    SELECT job_id, queue, kind, dependency, labels FROM job
+    WHERE job_id >= %(lowest)s AND job_id < %(below)s ORDER BY job_id DESC LIMIT %(scan)s) scanned
+  WHERE (%(queue)s::text IS NULL OR queue = %(queue)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
     AND (%(dependency)s::text IS NULL OR dependency = %(dependency)s)
-    AND (%(labels)s::jsonb IS NULL OR labels @> %(labels)s::jsonb)),
-  min(job_id), count(*) = %(scan)s
-FROM scanned
+    AND (%(labels)s::jsonb IS NULL OR labels @> %(labels)s::jsonb)
+  LIMIT %(enough)s
+),
+edge AS (
+  SELECT CASE WHEN count(*) = %(enough)s THEN min(job_id) ELSE (
+    SELECT job_id FROM job WHERE job_id >= %(lowest)s AND job_id < %(below)s ORDER BY job_id DESC OFFSET %(scan)s - 1 LIMIT 1) END AS job_id
+  FROM found
+)
+SELECT array_agg(found.job_id ORDER BY found.job_id DESC) FILTER (WHERE found.job_id IS NOT NULL), min(edge.job_id),
+  min(edge.job_id) IS NOT NULL
+FROM edge LEFT JOIN found ON true
 """
 
 _OF_EXECUTION = """
@@ -88,25 +99,27 @@ fresh AS MATERIALIZED (
       AND r.seq >= %(lowest)s AND r.seq < %(below)s ORDER BY r.seq DESC LIMIT counted.quota) c
 ),
 returned AS MATERIALIZED (
-  SELECT job_id, attempts FROM ready WHERE seq <> job_id AND %(waiting)s AND job_id >= %(lowest)s AND job_id < %(below)s
+  SELECT job_id, attempts, queue FROM ready WHERE seq <> job_id AND %(waiting)s AND job_id >= %(lowest)s AND job_id < %(below)s
   ORDER BY job_id DESC LIMIT %(scan)s
 ),
 later AS MATERIALIZED (
-  SELECT job_id, attempts FROM delayed WHERE %(waiting)s AND job_id >= %(lowest)s AND job_id < %(below)s
+  SELECT job_id, attempts, queue FROM delayed WHERE %(waiting)s AND job_id >= %(lowest)s AND job_id < %(below)s
   ORDER BY job_id DESC LIMIT %(scan)s
 ),
 held AS MATERIALIZED (
-  SELECT job_id FROM lease WHERE %(leased)s AND job_id >= %(lowest)s AND job_id < %(below)s ORDER BY job_id DESC LIMIT %(scan)s
+  SELECT job_id, queue FROM lease WHERE %(leased)s AND job_id >= %(lowest)s AND job_id < %(below)s ORDER BY job_id DESC LIMIT %(scan)s
 )
 SELECT array_agg(job_id) FILTER (WHERE seq = job_id), max(seq) FILTER (WHERE full_lane), coalesce(bool_or(full_lane), false) FROM fresh
 UNION ALL
-SELECT array_agg(job_id) FILTER (WHERE attempts > 0 AND %(retry)s OR attempts = 0 AND %(fresh)s), min(job_id), count(*) = %(scan)s
+SELECT array_agg(job_id) FILTER (WHERE (attempts > 0 AND %(retry)s OR attempts = 0 AND %(fresh)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)), min(job_id), count(*) = %(scan)s
 FROM returned
 UNION ALL
-SELECT array_agg(job_id) FILTER (WHERE attempts > 0 AND %(retry)s OR attempts = 0 AND %(fresh)s), min(job_id), count(*) = %(scan)s
+SELECT array_agg(job_id) FILTER (WHERE (attempts > 0 AND %(retry)s OR attempts = 0 AND %(fresh)s)
+  AND (%(queue)s::text IS NULL OR queue = %(queue)s)), min(job_id), count(*) = %(scan)s
 FROM later
 UNION ALL
-SELECT array_agg(job_id), min(job_id), count(*) = %(scan)s FROM held
+SELECT array_agg(job_id) FILTER (WHERE %(queue)s::text IS NULL OR queue = %(queue)s), min(job_id), count(*) = %(scan)s FROM held
 UNION ALL
 SELECT NULL, lanes, lanes > %(max_lanes)s FROM counted
 """
@@ -124,15 +137,18 @@ async def find_candidates(
     if criteria.statuses is not None and "done" not in criteria.statuses:
         return await _find_by_status(reader, criteria, criteria.statuses, within)
     if criteria.failure_type is not None:
-        return _candidates(await reader.row(_TROUBLED, _arguments(criteria, within) | {"kind": 4}))
+        return await _find_troubled(reader, criteria, within, EventKind.ACTION_ERROR)
     return await _find_newest(reader, criteria, within)
 
 
 async def _find_newest(reader: Reader, criteria: Criteria, within: IdRange) -> Candidates:
-    arguments = _arguments(criteria, within)
-    if criteria.statuses is not None:
-        arguments["scan"] = _SCAN_TO_CHECK
-    return _candidates(await reader.row(_NEWEST, arguments))
+    bounds = {"scan": _SCAN_JOBS, "enough": _ENOUGH}
+    return _candidates(await reader.row(_NEWEST, _arguments(criteria, within) | bounds))
+
+
+async def _find_troubled(reader: Reader, criteria: Criteria, within: IdRange, kind: EventKind) -> Candidates:
+    bounds = {"scan": _SCAN_TROUBLES, "kind": int(kind)}
+    return _candidates(await reader.row(_TROUBLED, _arguments(criteria, within) | bounds))
 
 
 async def _find_by_status(
@@ -159,7 +175,7 @@ async def _find_by_status(
             return await _find_newest(reader, criteria, within)
         found += [_candidates(row) for row in rows]
     if "dead" in statuses:
-        found.append(_candidates(await reader.row(_TROUBLED, arguments | {"kind": 6})))
+        found.append(await _find_troubled(reader, criteria, within, EventKind.JOB_DEAD))
     return _merged(found)
 
 

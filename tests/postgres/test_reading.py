@@ -88,11 +88,11 @@ async def test_a_page_looks_at_a_bounded_number_of_jobs_and_the_list_still_ends(
     reader: Reader, database: psycopg.AsyncConnection
 ) -> None:
     oldest = await add_jobs(database, "rare", 1)
-    await add_jobs(database, "common", 4500)
+    await add_jobs(database, "common", 10_500)
 
     pages = await ids_of_all_pages(reader, Criteria(queue="rare"))
 
-    assert pages == [[], [], oldest]
+    assert pages == [[], oldest]
 
 
 @pytest.mark.parametrize("queues", [3, 1100])
@@ -107,7 +107,7 @@ async def test_waiting_jobs_of_many_queues_are_listed_newest_first(
     assert [job_id for page in pages for job_id in page] == jobs
 
 
-async def test_jobs_far_apart_are_all_found_though_pages_are_short(
+async def test_jobs_far_apart_are_all_found_with_what_their_runs_left(
     reader: Reader, database: psycopg.AsyncConnection
 ) -> None:
     jobs = await add_jobs(database, "done", 25_000)
@@ -123,18 +123,36 @@ async def test_jobs_far_apart_are_all_found_though_pages_are_short(
     assert found == [(job_id, "worker-1", '"ok"') for job_id in wanted]
 
 
-async def test_small_lanes_are_counted_and_large_ones_estimated(
+async def test_few_jobs_are_counted_and_many_estimated(
     reader: Reader, database: psycopg.AsyncConnection
 ) -> None:
     await add_jobs(database, "small", 2_000)
     await database.execute(_MAKE_READY, {"queue": "small"})
-    (counted,) = await read_queues(reader)
+    (alone,) = await read_queues(reader)
     await add_jobs(database, "large", 80_000)
     await database.execute(_MAKE_READY, {"queue": "large"})
-    estimated = {queue.name: queue.queued for queue in await read_queues(reader)}
+    large, small = await read_queues(reader)
 
-    assert counted.queued == 2_000
-    assert 60_000 <= estimated["large"] <= 100_000
+    assert (alone.queued, alone.estimated) == (2_000, False)
+    assert (small.queued, small.estimated) == (2_000, False)
+    assert 60_000 <= large.queued <= 100_000
+    assert large.estimated
+
+
+async def test_a_queue_of_few_jobs_beside_a_large_one_shows_where_each_is(
+    reader: Reader, database: psycopg.AsyncConnection
+) -> None:
+    await add_jobs(database, "large", 60_000)
+    await database.execute(_MAKE_READY, {"queue": "large"})
+    fresh, failed, late = await add_jobs(database, "small", 3)
+    await database.execute("INSERT INTO noetl.ready VALUES (%s, %s, 0, 0, 0, 'small')", (fresh, fresh))
+    await database.execute("INSERT INTO noetl.ready VALUES (%s, %s, 0, 1, 0, 'small')", (failed + 1, failed))
+    await database.execute("INSERT INTO noetl.delayed VALUES (noetl.clock(), %s, 0, 1, 'small')", (late,))
+
+    _, small = await read_queues(reader)
+
+    assert (small.queued, small.retry, small.scheduled, small.estimated) == (1, 2, 0, False)
+    assert small.oldest_due_age is not None
 
 
 async def test_both_queries_of_the_requirement_run_as_they_stand(database: psycopg.AsyncConnection) -> None:

@@ -461,6 +461,7 @@ class Queue(_message.Message):
     DEAD_FIELD_NUMBER: _builtins.int
     OLDEST_DUE_AGE_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     paused: _builtins.bool
     max_leased: _builtins.int
@@ -475,6 +476,8 @@ class Queue(_message.Message):
     dead: _builtins.int
     workers: _builtins.int
     """streams subscribed"""
+    estimated: _builtins.bool
+    """Some of the counts above are estimates: where a great many jobs wait, or have failed, not every one is counted."""
     @_builtins.property
     def oldest_due_age(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -491,10 +494,11 @@ class Queue(_message.Message):
         dead: _builtins.int = ...,
         oldest_due_age: _duration_pb2.Duration | None = ...,
         workers: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_leased", b"_max_leased", "max_leased", b"max_leased", "oldest_due_age", b"oldest_due_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_leased", b"_max_leased", "dead", b"dead", "held", b"held", "leased", b"leased", "max_leased", b"max_leased", "name", b"name", "oldest_due_age", b"oldest_due_age", "paused", b"paused", "queued", b"queued", "retry", b"retry", "scheduled", b"scheduled", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_leased", b"_max_leased", "dead", b"dead", "estimated", b"estimated", "held", b"held", "leased", b"leased", "max_leased", b"max_leased", "name", b"name", "oldest_due_age", b"oldest_due_age", "paused", b"paused", "queued", b"queued", "retry", b"retry", "scheduled", b"scheduled", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_leased: _TypeAlias = _typing.Literal["max_leased"]  # noqa: Y015
     _WhichOneofArgType__max_leased: _TypeAlias = _typing.Literal["_max_leased", b"_max_leased"]  # noqa: Y015

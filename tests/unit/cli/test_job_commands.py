@@ -249,3 +249,12 @@ def test_queues_shows_the_backlog(peer: Peer, run: Reprise) -> None:
     row = run("queues").stdout.splitlines()[1]
 
     assert row.split() == ["mail", "3", "0", "0", "2", "0", "1", "4", "1", "min", "30", "s", "paused"]
+
+
+def test_queues_marks_counts_that_may_be_estimates(peer: Peer, run: Reprise) -> None:
+    backlog = Queue(name="mail", queued=1_000_000, workers=4, estimated=True)
+    peer.answers("ListQueues", ListQueuesResponse(queues=[backlog]))
+
+    row = run("queues").stdout.splitlines()[1]
+
+    assert row.split()[:8] == ["mail", "~1000000", "0", "0", "0", "0", "0", "4"]
