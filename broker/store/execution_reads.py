@@ -25,7 +25,7 @@ WHERE (%(id)s::int8 IS NULL OR execution_id = %(id)s) AND (%(path)s = '' OR path
 ORDER BY execution_id DESC LIMIT %(limit)s
 """
 
-# Steps in the order they started. What a job has come to is found through the execution's own events, not by block range.
+# Steps in the order they started. What a job has come to is found among the execution's own events.
 _STEPS = """
 SELECT e.step, s.job_id, coalesce(lane.status, CASE ended.kind WHEN 3 THEN 'done' WHEN 6 THEN 'dead' END),
   coalesce(lane.attempts, ended.attempt, 0), coalesce(j.max_attempts, 0), lane.available_at

@@ -56,7 +56,7 @@ async def read_page(
         records += await read_records(reader, ids, criteria, page_size - len(records), full=full)
         looked_at += len(ids)
     shown = [record for record in records if record.fetched]
-    runs = await read_runs(reader, shown, full=full, execution_id=criteria.execution_id)
+    runs = await read_runs(reader, shown, full=full)
     jobs = [Job(record, run) for record, run in zip(shown, runs, strict=False)]
     if len(jobs) == len(records) and len(jobs) < page_size:
         return JobPage(jobs, candidates.reached)

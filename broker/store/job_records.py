@@ -1,12 +1,5 @@
-"""Reads what jobs are and where they stand: their bodies, their lanes, and what their events say.
+"""Reads what jobs are and where they stand: their bodies, their lanes, and what their events say."""
 
-Failures and verdicts are found by the index of troubles. Who worked on a job, and the result of one that is done, stand in plain
-events, which only a block range index finds: one pass over it takes about a millisecond per million jobs, however many ids it is
-asked for, plus what lies between them. So each pass takes all ids that lie close together, and a page has as many passes as fit in
-`BUDGET_SECONDS`: jobs whose ids are far apart may make it shorter.
-"""
-
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +8,6 @@ from typing import NamedTuple
 from broker.store.events import EventKind
 from broker.store.reader import Reader
 
-# No pass is begun later than this; the rest is left to the next page.
-BUDGET_SECONDS = 0.03
-# Jobs from the first to the last of one pass: their events are read in 10 ms.
-_JOBS_PER_PASS = 5_000
 # Bodies beyond this are not fetched for one page; the first job's always are.
 _MAX_BYTES = 3 * 1024 * 1024
 
@@ -129,21 +118,10 @@ CASE WHEN %(full)s AND e.kind = 3 AND (sum(octet_length(e.detail)) OVER (ORDER B
   OR e.job_id = (%(ids)s::int8[])[1]) THEN e.detail END
 """
 
-# Ids that lie close together, in one pass. The sum keeps the list out of the index condition: with it, each id would be a pass.
-_RUNS_BETWEEN = f"""
+# The bounds leave out the partitions of other days.
+_RUNS = f"""
 SELECT {_RUN_COLUMNS} FROM event_log e
-WHERE e.job_id BETWEEN %(lowest)s AND %(highest)s AND e.kind IN (2, 3) AND e.job_id + 0 = ANY(%(ids)s::int8[])
-ORDER BY e.event_id
-"""
-
-# How far down a pass from `highest` goes.
-_LOWEST_IN_REACH = """
-SELECT min(job_id) FROM (SELECT job_id FROM job WHERE job_id <= %(highest)s ORDER BY job_id DESC LIMIT %(jobs)s) below
-"""
-
-_RUNS_OF_EXECUTION = f"""
-SELECT {_RUN_COLUMNS} FROM event_log e
-WHERE e.execution_id = %(execution_id)s AND e.kind IN (2, 3) AND e.job_id = ANY(%(ids)s::int8[])
+WHERE e.job_id = ANY(%(ids)s::int8[]) AND e.job_id BETWEEN %(lowest)s AND %(highest)s AND e.kind IN (2, 3)
 ORDER BY e.event_id
 """
 
@@ -176,50 +154,29 @@ async def read_records(
     return [JobRecord._make(row) for row in rows]
 
 
-async def read_runs(
-    reader: Reader, records: Sequence[JobRecord], *, full: bool, execution_id: int | None = None
-) -> list[Run]:
-    """The run of each record, from the first on; shorter than `records` where the budget or the message's size ended it.
+async def read_runs(reader: Reader, records: Sequence[JobRecord], *, full: bool) -> list[Run]:
+    """The run of each record, from the first on; shorter than `records` where the results of more would not fit in one message.
 
-    The records are in descending order of ids. `execution_id`: they all belong to it. Raises Unavailable.
+    The records are in descending order of ids. Raises Unavailable.
     """
     wanted = [record.job_id for record in records if _has_run(record)]
-    arguments: dict[str, object] = {"full": full, "max_bytes": _MAX_BYTES, "execution_id": execution_id}
-    if wanted and execution_id is not None:
-        runs = _collect(await reader.rows(_RUNS_OF_EXECUTION, arguments | {"ids": wanted}))
-        answered = len(wanted)
-    else:
-        runs, answered = await _read_in_passes(reader, wanted, arguments)
-    known = set(wanted[:answered])
+    if not wanted:
+        return [_NO_RUN] * len(records)
+    arguments = {
+        "full": full,
+        "max_bytes": _MAX_BYTES,
+        "ids": wanted,
+        "lowest": wanted[-1],
+        "highest": wanted[0],
+    }
+    runs = _collect(await reader.rows(_RUNS, arguments))
     found: list[Run] = []
     for record in records:
-        if _has_run(record) and record.job_id not in known:
-            break
         run = runs.get(record.job_id, _NO_RUN)
         if full and run.result is None and run.result_bytes:
             break
         found.append(run)
     return found
-
-
-async def _read_in_passes(
-    reader: Reader, wanted: Sequence[int], arguments: dict[str, object]
-) -> tuple[dict[int, Run], int]:
-    """Runs of the first of `wanted`, and of how many: as many as the budget allows, those of one pass at least."""
-    clock = asyncio.get_running_loop()
-    ends_at = clock.time() + BUDGET_SECONDS
-    runs: dict[int, Run] = {}
-    answered = 0
-    while answered < len(wanted) and (answered == 0 or clock.time() < ends_at):
-        highest = wanted[answered]
-        ids = [highest]
-        if answered + 1 < len(wanted):
-            row = await reader.row(_LOWEST_IN_REACH, {"highest": highest, "jobs": _JOBS_PER_PASS})
-            ids = [job_id for job_id in wanted[answered:] if row is not None and job_id >= row[0]]
-        pass_ = arguments | {"ids": ids, "lowest": ids[-1], "highest": highest}
-        runs |= _collect(await reader.rows(_RUNS_BETWEEN, pass_))
-        answered += len(ids)
-    return runs, answered
 
 
 def _collect(rows: Sequence[tuple[int, int, int, datetime, str | None, int, str | None]]) -> dict[int, Run]:

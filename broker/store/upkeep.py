@@ -1,13 +1,10 @@
-"""What keeps the tables in shape: partitions ahead of time, summaries of what was written, leftovers that nothing refers to."""
+"""What keeps the tables in shape: partitions ahead of time, leftovers that nothing refers to."""
 
 from broker.store.session import Session
 
 PARTITIONS_AHEAD_DAYS = 7
 
 _ENSURE_PARTITIONS = "SELECT noetl.ensure_partitions(%b::int4)"
-
-# Events are found by block range: blocks written since the last time are summarized, so that a reader need not read them all.
-_SUMMARIZE = "SELECT noetl.summarize_events()"
 
 # A key goes 24 h after its job has ended. Oldest jobs first, behind those looked at before.
 _DROP_KEYS = """
@@ -55,11 +52,6 @@ DELETE FROM cancellation WHERE lease_id = ANY(ARRAY(
 async def ensure_partitions(session: Session) -> None:
     """Makes the partitions of the coming days. Raises Unavailable, also where a lock could not be had at once."""
     await session.rows(_ENSURE_PARTITIONS, (PARTITIONS_AHEAD_DAYS,))
-
-
-async def summarize_events(session: Session) -> None:
-    """Brings the block range summaries of events up to date. Raises Unavailable."""
-    await session.rows(_SUMMARIZE)
 
 
 async def drop_leftovers(session: Session) -> None:
