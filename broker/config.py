@@ -9,7 +9,7 @@ class BrokerConfig:
 
     `listen` is HOST:PORT, port 0 takes a free one. `migrate`: bring the database to this version's schema first.
     `grace_seconds`: how long calls may take to end once the broker is told to stop. `database_wait_seconds`: how long a start waits
-    for a database that does not answer yet.
+    for a database that does not answer yet. `shares_port`: other processes of this broker listen there too.
     """
 
     database_url: str
@@ -17,3 +17,4 @@ class BrokerConfig:
     migrate: bool = False
     grace_seconds: float = 5.0
     database_wait_seconds: float = 60.0
+    shares_port: bool = False

@@ -53,8 +53,6 @@ _SERVICES = (
 )
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    # Without this a second broker on the same port would bind silently and take half of the connections.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -67,7 +65,7 @@ class ListenFailed(Exception):
     """The address cannot be listened on."""
 
 
-async def serve(config: BrokerConfig, ready: Callable[[str], None] | None = None) -> None:
+async def serve(config: BrokerConfig, ready: Callable[[str], None]) -> None:
     """Runs a broker until SIGTERM or SIGINT; `ready` is called with HOST:PORT once it serves.
 
     Raises SchemaMismatch when the database is on another schema version, Unavailable when it cannot be reached, ListenFailed.
@@ -77,9 +75,7 @@ async def serve(config: BrokerConfig, ready: Callable[[str], None] | None = None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(config) as address:
-        _log.info("ready listen=%s", address)
-        if ready is not None:
-            ready(address)
+        ready(address)
         await stop.wait()
         _log.info("stopping")
 
@@ -129,7 +125,8 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     signals.cancelled = _each(dispatcher.holdings.cancelled, speaker.cancelled)
 
     closing = asyncio.Event()
-    server = grpc.aio.server(options=_OPTIONS)
+    # Unless it is told to share, a second broker on the same port would bind silently and take half of the connections.
+    server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(config.shares_port))))
     health = Health(_SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(

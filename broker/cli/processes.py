@@ -40,6 +40,16 @@ _database_url = click.option(
     help="Bring the database to this schema version first.",
 )
 @click.option(
+    "--processes",
+    envvar="REPRISE_PROCESSES",
+    show_envvar=True,
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many processes serve that port, for more cores than one.",
+)
+@click.option("--process", type=int, hidden=True, help="The number of this process, of several.")
+@click.option(
     "--log-level",
     envvar="REPRISE_LOG_LEVEL",
     show_envvar=True,
@@ -48,8 +58,19 @@ _database_url = click.option(
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     help="How much to log to standard error.",
 )
-def broker(listen: str, database_url: str, migrate_first: bool, log_level: str) -> None:
+def broker(
+    listen: str, database_url: str, migrate_first: bool, processes: int, process: int | None, log_level: str
+) -> None:
     """Run a broker until SIGTERM or Ctrl-C. Prints `ready listen=HOST:PORT` to standard error."""
+    _log_to_stderr(log_level, process)
+    if process is None and processes > 1:
+        _run_several(listen, database_url, migrate_first, processes, log_level)
+    else:
+        _run_one(listen, database_url, migrate_first, process)
+
+
+def _run_one(listen: str, database_url: str, migrate_first: bool, process: int | None) -> None:
+    """Serves in this process; as one of several it says so on its standard output, to the process that started it."""
     import psycopg
 
     from broker.config import BrokerConfig
@@ -57,13 +78,37 @@ def broker(listen: str, database_url: str, migrate_first: bool, log_level: str) 
     from broker.server import ListenFailed, serve
     from broker.store.migrate import SchemaMismatch
 
-    _log_to_stderr(log_level)
-    # At the level "info" the broker's own log says that it is ready.
-    announce = None if logging.getLogger().isEnabledFor(logging.INFO) else _announce
+    config = BrokerConfig(database_url, listen, migrate_first, shares_port=process is not None)
     try:
-        asyncio.run(serve(BrokerConfig(database_url, listen, migrate_first), announce))
+        asyncio.run(serve(config, _announce if process is None else click.echo))
     except (SchemaMismatch, ListenFailed, RepriseError, psycopg.Error) as error:
         raise click.ClickException(str(error).strip()) from error
+
+
+def _run_several(listen: str, database_url: str, migrate_first: bool, processes: int, log_level: str) -> None:
+    """Serves in processes of their own. This one must not touch gRPC."""
+    from broker.supervisor.fleet import Fleet, PortTaken, ProcessEnded
+
+    def command(number: int, address: str) -> list[str]:
+        # -P: a broker.py in the current directory must not be taken for ours.
+        one = [sys.executable, "-P", "-m", "broker.cli", "broker", "--process", str(number)]
+        return [
+            *one,
+            "--listen",
+            address,
+            "--log-level",
+            log_level,
+            *(["--migrate"] if migrate_first else []),
+        ]
+
+    # Not on the command line, which every user of the machine can read.
+    environment = {**os.environ, "REPRISE_DATABASE_URL": database_url}
+    try:
+        asyncio.run(Fleet(command, environment, processes).run(listen, _announce))
+    except PortTaken as error:
+        raise click.ClickException(str(error)) from error
+    except ProcessEnded as error:
+        raise click.exceptions.Exit(error.code if error.code > 0 else 1) from error
 
 
 @click.command()
@@ -101,11 +146,19 @@ def worker(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     os.execve(sys.executable, [sys.executable, "-P", "-m", "worker", *arguments], environment)  # noqa: S606
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, process: int | None) -> None:
+    which = "" if process is None else f"process={process} "
     logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", force=True
+        stream=sys.stderr,
+        level=level.upper(),
+        format=f"%(asctime)s %(levelname)s {which}%(message)s",
+        force=True,
     )
 
 
 def _announce(address: str) -> None:
-    click.echo(f"ready listen={address}", err=True)
+    """Says at any log level that it is ready."""
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        logging.getLogger(__name__).info("ready listen=%s", address)
+    else:
+        click.echo(f"ready listen={address}", err=True)
