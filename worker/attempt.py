@@ -27,6 +27,9 @@ from worker.job import Job
 from worker.json_result import ResultNotJson, encode_result
 from worker.lease import Lease
 
+# The broker ends an attempt at its timeout to the millisecond. The worker stops it so much earlier, a tenth of a short timeout: time to
+# kill the step and to report, so that the failure on record is the one that has the step's last output.
+HEAD_START_SECONDS = 0.25
 STOP_SECONDS = 5.0  # how long a stopped step may take to end before the attempt is reported without it
 
 
@@ -87,7 +90,8 @@ class Attempt:
         timeout = self.lease.job.attempt_timeout
         seconds = timeout.total_seconds() if timeout else None
         ends: set[asyncio.Future[Any]] = {step, self._stopped}
-        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        longest = seconds_to_run(seconds) if seconds else None
+        await asyncio.wait(ends, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
         if step.done():
             return self._end_of(step)
         output = await self._kill(step)
@@ -150,6 +154,11 @@ class Attempt:
                 result_json=self._scrub(failure.result_json) if failure.result_json else None,
             )
         )
+
+
+def seconds_to_run(attempt_timeout: float) -> float:
+    """How long the worker lets a step run that the broker allows `attempt_timeout` seconds, counted from its lease."""
+    return attempt_timeout - min(attempt_timeout / 10, HEAD_START_SECONDS)
 
 
 def _encoded(result: Any) -> str:

@@ -177,8 +177,8 @@ class Client:
 
 
 def extend_seconds(lease_seconds: float) -> float:
-    """How long an Extend may take, 1 to 10 s: a third of the lease, so that a call that hangs costs one beat."""
-    return min(max(lease_seconds / 3, 1.0), CALL_SECONDS)
+    """How long an Extend may take: a third of the lease, so that a call that hangs costs one beat, but 10 s at most."""
+    return min(lease_seconds / 3, CALL_SECONDS)
 
 
 def enqueue(kind: str, input: Mapping[str, Any], *, broker: str | None = None, **options: Any) -> Enqueued:  # noqa: A002

@@ -8,7 +8,7 @@ import grpc
 
 from worker.attempt import Attempt, Ended, Stop
 from worker.client import Client
-from worker.failure import RESULT_NOT_JSON, Failure
+from worker.failure import RESULT_NOT_JSON, TIMEOUT, Failure
 from worker.lease import Decision, Outcome, Reported
 from worker.log_lines import LOGGER, line
 
@@ -65,6 +65,8 @@ class Reporter:
         answer = await self._client.fail(attempt.lease.token, failure, self._give_up(attempt))
         if answer.decision:
             _log_decision(attempt, answer.decision)
+        elif answer.outcome is Outcome.LOST and failure.type == TIMEOUT:
+            LOGGER.info(line("attempt timed out: the broker has decided it already", **_facts(attempt)))
         else:
             _log_answer(attempt, "failed", answer)
 

@@ -113,6 +113,7 @@ class Peer(stubs.BrokerServiceServicer):
     refuses_extend_of: str = ""  # a token; the whole call is refused, every time
     is_extend_answered_short: bool = False  # without a single result, against the contract
     on_complete: pb.LeaseOutcome.ValueType = pb.LEASE_OUTCOME_OK
+    is_fail_lost: bool = False  # its leases have ended
     gate: asyncio.Event = field(default_factory=asyncio.Event)  # unary calls wait for it, Extend excepted
     extend_gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -177,7 +178,8 @@ class Peer(stubs.BrokerServiceServicer):
         await self._admit(request, context)
         for attempt in request.attempts:
             self.failed.put_nowait(attempt)
-        answer = pb.Failed(outcome=pb.LEASE_OUTCOME_OK, decision=RETRY)
+        decided = pb.Failed(outcome=pb.LEASE_OUTCOME_OK, decision=RETRY)
+        answer = pb.Failed(outcome=pb.LEASE_OUTCOME_LOST) if self.is_fail_lost else decided
         return pb.FailResponse(results=[answer] * len(request.attempts))
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:  # noqa: N802

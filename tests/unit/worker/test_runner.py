@@ -10,7 +10,7 @@ import pytest
 from reprise.v1 import broker_service_pb2 as pb
 
 from tests.unit.worker.peer import Peer, Refusal, lease, seconds
-from worker.attempt import Executor
+from worker.attempt import Executor, seconds_to_run
 from worker.client import Client
 from worker.executors.python_step import PythonStep
 from worker.failure import JobFailed
@@ -284,6 +284,25 @@ async def test_attempt_ends_at_its_timeout(start: Any, peer: Peer, kind: str) ->
     assert (failure.type, failure.message) == ("timeout", "attempt took longer than 1 s")
     assert ("on it" in failure.stack_trace) == (kind == "python")
     await stream.until(lambda: stream.credits == 3)
+
+
+@pytest.mark.parametrize(("timeout", "longest"), [(1, 0.9), (2.5, 2.25), (600, 599.75)])
+def test_step_is_stopped_early_enough_to_report_its_timeout_first(timeout: float, longest: float) -> None:
+    assert seconds_to_run(timeout) == longest
+
+
+async def test_timeout_that_the_broker_has_decided_first_is_no_lost_lease(
+    start: Any, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="worker")
+    peer.is_fail_lost = True
+    start()
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a", attempt_timeout=seconds(0.01)))
+    await peer.next(peer.failed)
+    await stream.until(lambda: stream.credits == 3)
+    assert "attempt timed out: the broker has decided it already" in caplog.text
+    assert "lease was lost" not in caplog.text
 
 
 async def test_draining_worker_takes_no_more_and_finishes_what_runs(start: Any, peer: Peer) -> None:
