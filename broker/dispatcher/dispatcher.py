@@ -35,6 +35,8 @@ _KEEP_QUEUES = 20_000
 # Bodies of one lease statement together, by what bodies weighed lately.
 _BYTES_PER_STATEMENT = 8 * 1024 * 1024
 _WEIGHT_OF_LATEST = 0.5
+# Before any was seen: half of what one may weigh. So the first statement takes 16, and six later ones reach the full number.
+_BYTES_AT_FIRST = 512 * 1024.0
 
 GiveBack = Callable[[Sequence[Grant]], Awaitable[None]]
 
@@ -57,7 +59,7 @@ class Dispatcher:
         self._next_rewind_at = 0.0
         self._rewinds = 0
         self._settled = 0  # the id of an instant before which nothing commits any more
-        self._typical_bytes = 0.0  # of one body
+        self._typical_bytes = _BYTES_AT_FIRST  # of one body
         self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
 
@@ -300,10 +302,8 @@ class Dispatcher:
 
     def _leases_per_statement(self) -> int:
         """As many as fit by what bodies weighed lately, at least one."""
-        fitting = (
-            int(_BYTES_PER_STATEMENT / self._typical_bytes) if self._typical_bytes else LEASES_PER_STATEMENT
-        )
-        return max(1, min(LEASES_PER_STATEMENT, fitting))
+        fitting = _BYTES_PER_STATEMENT / max(self._typical_bytes, 1.0)
+        return max(1, min(LEASES_PER_STATEMENT, int(fitting)))
 
     def _deliver(self, granted: Sequence[Grant], planned: Mapping[str, QueueLanes]) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -39,6 +39,18 @@ async def test_jobs_of_one_mebibyte_reach_a_client_at_its_default_limits(client:
     assert [len(lease.input_json) for lease in leases] == [MIB] * 20
 
 
+async def test_before_any_body_was_seen_a_lease_statement_takes_few(client: Client, tables: Tables) -> None:
+    await client.enqueue_all(*(new_job() for _ in range(40)))
+
+    await client.poll(40)
+
+    of_statements = await tables.rows(
+        "SELECT count(*) FROM noetl.event_log WHERE kind = 2 GROUP BY xmin::text ORDER BY min(event_id)"
+    )
+    assert of_statements[0] == (16,)
+    assert sum(leases for (leases,) in of_statements) == 40
+
+
 async def test_the_largest_possible_lease_fits_into_a_message(strict: Client, tables: Tables) -> None:
     await strict.enqueue_all(
         *(
