@@ -1,6 +1,6 @@
 """What readers see of jobs, events and queues where it takes more than the data plane makes in a test."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import psycopg
 import pytest
@@ -12,7 +12,7 @@ from broker.store.job_pages import read_job, read_page
 from broker.store.job_records import Criteria
 from broker.store.job_sources import IdRange
 from broker.store.queue_reads import read_queues
-from broker.store.reader import Reader
+from broker.store.reader import Reader, Row
 
 _ALL_IDS = IdRange(0, 2**63 - 1)
 _EXECUTION_ID = 77
@@ -229,6 +229,47 @@ async def test_a_read_of_a_database_that_is_away_is_unavailable(
 async def test_a_reading_connection_cannot_write(reader: Reader) -> None:
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await reader.rows("DELETE FROM job RETURNING job_id")
+
+
+class Explaining(Reader):
+    """A reader that counts the blocks that each of its statements touches, found in memory or not."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(database_url)
+        self.blocks = 0
+
+    async def rows(
+        self, statement: str, arguments: Mapping[str, object] | Sequence[object] = ()
+    ) -> list[Row]:
+        ((plan,),) = await super().rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", arguments)
+        self.blocks += plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+        return await super().rows(statement, arguments)
+
+
+async def test_a_read_touches_few_blocks_however_many_jobs_there_are(
+    database_url: str, database: psycopg.AsyncConnection
+) -> None:
+    done = await add_jobs(database, "done", 30_000)
+    await database.execute(_FINISH, {"queue": "done"})
+    await database.execute("VACUUM ANALYZE")
+    reader = Explaining(database_url)
+    await reader.open()
+    touched = {}
+
+    for name, read in {
+        "a job": read_job(reader, done[15_000], full=True),
+        "its events": read_job_events(reader, done[15_000], 0, None, 100),
+        "a hundred jobs far apart": read_page(reader, Criteria(), done[::300], _ALL_IDS, 100, full=True),
+    }.items():
+        reader.blocks = 0
+        await read
+        touched[name] = reader.blocks
+    await reader.close()
+
+    # Measured 13, 4 and 900; the events alone have some 720.
+    assert touched["a job"] < 50
+    assert touched["its events"] < 20
+    assert touched["a hundred jobs far apart"] < 1100
 
 
 # Makes a connection's counters visible to others when the statement returns.
