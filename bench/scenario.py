@@ -63,5 +63,6 @@ SCENARIOS = (
     Scenario("calls", "one job per call over 16 and 128 connections, beside an empty method"),
     Scenario("retries", "the retry path: jobs that fail twice, decided by an expression"),
     Scenario("scale", "the same on a database of 12 million jobs and on an empty one, and every read there"),
+    Scenario("snapshot", "mixed lifecycles while a session holds an old snapshot for five minutes"),
     Scenario("peers", "other queues on the same PostgreSQL, turn by turn with Reprise"),
 )

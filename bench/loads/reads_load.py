@@ -16,7 +16,9 @@ from bench.report.medians import percentiles
 from bench.workload import Task
 
 _CALLS = 100
-_SAMPLE = "SELECT job_id, noetl.time_of(job_id) FROM noetl.job TABLESAMPLE SYSTEM (0.01) LIMIT 100000"
+_SAMPLE = (
+    "SELECT job_id, noetl.time_of(job_id) FROM noetl.job TABLESAMPLE SYSTEM (1) ORDER BY random() LIMIT 10000"
+)
 _EXECUTIONS = "SELECT execution_id FROM noetl.execution ORDER BY random() LIMIT 1000"
 _QUEUE_QUERY = (
     "SELECT queue_id, status, attempts, max_attempts, available_at FROM noetl.queue WHERE execution_id = %s"
