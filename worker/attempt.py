@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Protocol
 
 from worker.assertion import check_returns
@@ -26,6 +27,7 @@ from worker.failure import (
 from worker.job import Job
 from worker.json_result import ResultNotJson, encode_result
 from worker.lease import Lease
+from worker.log_lines import described
 
 # The broker ends an attempt at its timeout to the millisecond. The worker stops it so much earlier, a tenth of a short timeout: time to
 # kill the step and to report, so that the failure on record is the one that has the step's last output.
@@ -76,30 +78,51 @@ class Attempt:
         self.ends_at = lease.ends_at  # of the lease; heartbeats move it
         self._executors = executors
         self._scrub = scrub
-        self._stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._reason: Stop | None = None
+        # One future for all that ends the wait: asyncio.wait would cost as much as all the rest of a step that does nothing.
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._step: asyncio.Task[str] | None = None
+
+    @cached_property
+    def described(self) -> str:
+        """What every line of the log says of it; the same text each time, as it takes a while to make."""
+        job = self.lease.job
+        return described(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            queue=job.queue,
+            kind=job.kind,
+            step=job.step or None,
+        )
 
     def stop(self, reason: Stop) -> None:
         """Stops the step, once; an attempt that has ended already is left as it is."""
-        if not self._stopped.done():
-            self._stopped.set_result(reason)
+        if self._reason is None:
+            self._reason = reason
+            self._end_wait()
 
     async def run(self) -> Ended:
         """Runs the step until it ends, is stopped or has had its attempt_timeout."""
         self._step = step = asyncio.create_task(self._execute())
         timeout = self.lease.job.attempt_timeout
         seconds = timeout.total_seconds() if timeout else None
-        ends: set[asyncio.Future[Any]] = {step, self._stopped}
-        longest = seconds_to_run(seconds) if seconds else None
-        await asyncio.wait(ends, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
+        step.add_done_callback(self._end_wait)
+        timer = None
+        if seconds is not None:
+            timer = self._over.get_loop().call_later(seconds_to_run(seconds), self._end_wait)
+        try:
+            await self._over
+        finally:
+            if timer:
+                timer.cancel()
         if step.done():
             return self._end_of(step)
         output = await self._kill(step)
-        if not self._stopped.done():
-            return self._failed(
-                Failure(f"attempt took longer than {seconds:g} s", TIMEOUT, stack_trace=output)
-            )
-        match self._stopped.result():
+        match self._reason:
+            case None:
+                failure = Failure(f"attempt took longer than {seconds:g} s", TIMEOUT, stack_trace=output)
+                return self._failed(failure)
             case Stop.CANCELLED:
                 return self._failed(Failure("job was cancelled", CANCELLED, stack_trace=output))
             case reason:
@@ -107,8 +130,12 @@ class Attempt:
 
     async def wait_until_idle(self) -> None:
         """Returns when the step runs no more; a thread that was told to stop may take its time."""
-        if self._step:
+        if self._step and not self._step.done():
             await asyncio.gather(self._step, return_exceptions=True)
+
+    def _end_wait(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def _execute(self) -> str:
         job = self._job_with_input()

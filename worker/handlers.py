@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from worker.failure import JobFailed
+from worker.handoff import Handoff
 from worker.job import Job
 
 Handler = Callable[[Job], Any]
@@ -21,14 +22,15 @@ class AsyncHandler:
     """Runs a coroutine function in `home`, the loop in which its author's connections live."""
 
     def __init__(
-        self, handler: Callable[[Job], Coroutine[Any, Any, Any]], home: asyncio.AbstractEventLoop
+        self, handler: Callable[[Job], Coroutine[Any, Any, Any]], home: Handoff, back: Handoff
     ) -> None:
         self._handler = handler
         self._home = home
+        self._back = back
 
     async def execute(self, job: Job) -> Any:
         """The handler's result; cancellation cancels the coroutine and waits for it to end."""
-        call = _ForeignCall()
+        call = _ForeignCall(self._back)
         task: asyncio.Task[None] | None = None
 
         async def run() -> None:
@@ -39,25 +41,26 @@ class AsyncHandler:
 
         def start() -> None:
             nonlocal task
-            task = self._home.create_task(run())
+            task = asyncio.get_running_loop().create_task(run())
 
         def cancel() -> None:
             if task:
                 task.cancel()
 
-        self._home.call_soon_threadsafe(start)
-        return await call.outcome(on_cancel=lambda: self._home.call_soon_threadsafe(cancel))
+        self._home.call(start)
+        return await call.outcome(on_cancel=lambda: self._home.call(cancel))
 
 
 class SyncHandler:
     """Runs a plain function in a thread of its own. Nothing can stop it: `job.should_stop` tells it."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, back: Handoff) -> None:
         self._handler = handler
+        self._back = back
 
     async def execute(self, job: Job) -> Any:
         """The handler's result; cancellation waits for the thread to end."""
-        call = _ForeignCall()
+        call = _ForeignCall(self._back)
 
         def run() -> None:
             try:
@@ -73,14 +76,15 @@ class SyncHandler:
 class _ForeignCall:
     """A call that runs in another thread, awaited from this loop."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+    def __init__(self, back: Handoff) -> None:
+        self._back = back
+        self._result: tuple[Any, BaseException | None] | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Ends the call, from any thread; a worker that has exited meanwhile no longer asks."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._set, (value, error))
+            self._back.call(self._set, value, error)
 
     async def outcome(self, on_cancel: Callable[[], object]) -> Any:
         """The value or the error.
@@ -88,11 +92,15 @@ class _ForeignCall:
         Cancelled: calls `on_cancel`, waits until the call has ended, then passes it on.
         """
         try:
-            value, error = await asyncio.shield(self._ended)
+            await self._ended
         except asyncio.CancelledError:
-            on_cancel()
-            await asyncio.shield(self._ended)
+            if self._result is None:  # the await has cancelled its future: wait by another one
+                self._ended = asyncio.get_running_loop().create_future()
+                on_cancel()
+                await self._ended
             raise
+        assert self._result
+        value, error = self._result
         if error is None:
             return value
         if isinstance(error, Exception):
@@ -101,6 +109,7 @@ class _ForeignCall:
         trace = "".join(traceback.format_exception(error))
         raise JobFailed(str(error), type=type(error).__name__, stack_trace=trace)
 
-    def _set(self, ended: tuple[Any, BaseException | None]) -> None:
+    def _set(self, value: Any, error: BaseException | None) -> None:
+        self._result = value, error
         if not self._ended.done():
-            self._ended.set_result(ended)
+            self._ended.set_result(None)

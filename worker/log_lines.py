@@ -11,9 +11,12 @@ def line(event: str, **fields: object) -> str:
     """The event, then its fields in order as key=value; a value with blanks or quotes becomes a JSON string,
     None is left out.
     """
-    return " ".join(
-        [event, *(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)]
-    )
+    return f"{event} {described(**fields)}" if fields else event
+
+
+def described(**fields: object) -> str:
+    """The fields alone, in that form."""
+    return " ".join([f"{key}={_shown(value)}" for key, value in fields.items() if value is not None])
 
 
 def log_to_stderr(level: str) -> None:

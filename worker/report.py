@@ -46,10 +46,12 @@ class Reporter:
                     await self._client.release(attempt.lease.token, self._give_up(attempt)),
                 )
             else:
-                LOGGER.warning(line("lease lost: result discarded", **_facts(attempt)))
+                LOGGER.warning(line(f"lease lost: result discarded {attempt.described}"))
         except grpc.aio.AioRpcError as error:
             LOGGER.error(
-                line("attempt not reported", **_facts(attempt), code=error.code().name, error=error.details())
+                line(
+                    f"attempt not reported {attempt.described}", code=error.code().name, error=error.details()
+                )
             )
 
     async def _complete(self, attempt: Attempt, result_json: str) -> None:
@@ -60,13 +62,13 @@ class Reporter:
 
     async def _fail(self, attempt: Attempt, failure: Failure) -> None:
         LOGGER.info(
-            line("attempt failed", **_facts(attempt), error_type=failure.type, error=failure.message[:500])
+            line(f"attempt failed {attempt.described}", error_type=failure.type, error=failure.message[:500])
         )
         answer = await self._client.fail(attempt.lease.token, failure, self._give_up(attempt))
         if answer.decision:
             _log_decision(attempt, answer.decision)
         elif answer.outcome is Outcome.LOST and failure.type == TIMEOUT:
-            LOGGER.info(line("attempt timed out: the broker has decided it already", **_facts(attempt)))
+            LOGGER.info(line(f"attempt timed out: the broker has decided it already {attempt.described}"))
         else:
             _log_answer(attempt, "failed", answer)
 
@@ -75,31 +77,19 @@ class Reporter:
         return lambda: min(attempt.ends_at + self._lease_seconds, self._exit_by)
 
 
-def _facts(attempt: Attempt) -> dict[str, object]:
-    job = attempt.lease.job
-    return {
-        "job_id": job.job_id,
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
-        "queue": job.queue,
-        "kind": job.kind,
-        "step": job.step or None,
-    }
-
-
 def log_start(attempt: Attempt, worker_id: str) -> None:
     """One line for an attempt that starts."""
-    LOGGER.info(line("attempt started", **_facts(attempt), worker_id=worker_id))
+    LOGGER.info(line(f"attempt started {attempt.described}", worker_id=worker_id))
 
 
 def _log_answer(attempt: Attempt, verb: str, answer: Reported) -> None:
     match answer.outcome:
         case Outcome.OK:
-            LOGGER.info(line(f"attempt {verb}", **_facts(attempt)))
+            LOGGER.info(line(f"attempt {verb} {attempt.described}"))
         case Outcome.INVALID:
-            LOGGER.error(line(f"attempt {verb}: refused", **_facts(attempt), error=answer.error))
+            LOGGER.error(line(f"attempt {verb}: refused {attempt.described}", error=answer.error))
         case _:
-            LOGGER.warning(line(f"attempt {verb}: lease was lost, nothing changed", **_facts(attempt)))
+            LOGGER.warning(line(f"attempt {verb}: lease was lost, nothing changed {attempt.described}"))
 
 
 def _log_decision(attempt: Attempt, decision: Decision) -> None:

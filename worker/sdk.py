@@ -16,6 +16,7 @@ from worker.background import background_loop
 from worker.client import Client
 from worker.credentials import Credentials
 from worker.handlers import AsyncHandler, Handler, SyncHandler
+from worker.handoff import Handoff
 from worker.log_lines import LOGGER, log_to_stderr
 from worker.runner import Runner, RunnerOptions
 
@@ -124,9 +125,10 @@ class Worker:
         self.stop()
 
     async def _work(self, home: asyncio.AbstractEventLoop) -> None:
+        there, back = Handoff(home), Handoff(asyncio.get_running_loop())
         executors = {
             **self._executors,
-            **{kind: _executor_of(one, home) for kind, one in self._handlers.items()},
+            **{kind: _executor_of(one, there, back) for kind, one in self._handlers.items()},
         }
         async with Client(self._broker) as client, AsyncExitStack() as stack:
             for executor in executors.values():
@@ -146,7 +148,7 @@ class Worker:
         sys.stderr.flush()
 
 
-def _executor_of(handler: Handler, home: asyncio.AbstractEventLoop) -> Executor:
+def _executor_of(handler: Handler, home: Handoff, back: Handoff) -> Executor:
     # An object whose __call__ is a coroutine function is asynchronous, too.
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-    return AsyncHandler(handler, home) if is_async else SyncHandler(handler)
+    return AsyncHandler(handler, home, back) if is_async else SyncHandler(handler, back)
