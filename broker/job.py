@@ -36,29 +36,45 @@ class Enqueued(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """One lease as it is granted: the row of the lease statement, in its order."""
+    """One lease as it is granted: the row of the lease statement, in its order.
+
+    From `last_failure` on stands what most leases of a statement have in common.
+    """
 
     stream: int
     lease_id: int
     job_id: int
+    seq: int
+    input: str
+    traceparent: str | None
+    checkpoint: str | None
+    last_failure: str | None  # detail of the last action_error
     queue: str
     priority: int
-    seq: int
+    kind: str
     attempt: int
-    returns: int
+    max_attempts: int
     lease_seconds: float
     expires_at: datetime
-    kind: str
-    max_attempts: int
-    input: str
     execution_id: int | None
     step: str | None
     attempt_timeout_seconds: float | None
     dependency: str | None
-    traceparent: str | None
     labels: str | None
-    last_failure: str | None  # detail of the last action_error
-    checkpoint: str | None
+
+    @property
+    def delivery(self) -> "Delivery":
+        """The same without what it carries."""
+        return Delivery(self.lease_id, self.job_id, self.execution_id, self.expires_at)
+
+
+class Delivery(NamedTuple):
+    """A granted lease: as much of it as giving it back, or a word about it, takes."""
+
+    lease_id: int
+    job_id: int
+    execution_id: int | None
+    expires_at: datetime
 
 
 class Outcome(IntEnum):

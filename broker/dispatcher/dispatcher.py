@@ -4,13 +4,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import Floor, QueueLanes
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
-from broker.job import Arrival, Grant
+from broker.job import Arrival, Delivery, Grant
 from broker.lifecycle.signals import Signals
 from broker.store.grant import discover, floor_seconds_ago, grant
 from broker.store.session import Session
@@ -38,7 +40,7 @@ _WEIGHT_OF_LATEST = 0.5
 # Before any was seen: half of what one may weigh. So the first statement takes 16, and six later ones reach the full number.
 _BYTES_AT_FIRST = 512 * 1024.0
 
-GiveBack = Callable[[Sequence[Grant]], Awaitable[None]]
+GiveBack = Callable[[Sequence[Delivery]], Awaitable[None]]
 
 
 class Dispatcher:
@@ -306,46 +308,45 @@ class Dispatcher:
         return max(1, min(LEASES_PER_STATEMENT, int(fitting)))
 
     def _deliver(self, granted: Sequence[Grant], planned: Mapping[str, QueueLanes]) -> dict[str, int]:
+        if not granted:
+            return {}
         counts: dict[str, int] = {}
-        homeless: list[Grant] = []
-        soonest: float | None = None
+        for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
+            seqs = [lease.seq for lease in lane]
+            planned[queue].floors[priority].leased(seqs[-1])
+            counts[queue] = counts.get(queue, 0) + len(seqs)
+        shares: dict[int, list[Grant]] = {}
         for lease in granted:
-            counts[lease.queue] = counts.get(lease.queue, 0) + 1
-            planned[lease.queue].floors[lease.priority].leased(lease.seq)
-            soonest = lease.lease_seconds if soonest is None else min(soonest, lease.lease_seconds)
-            stream = self._streams.get(lease.stream)
+            shares.setdefault(lease.stream, []).append(lease)
+        for number, leases in shares.items():
+            stream = self._streams.get(number)
             if stream is None:
-                homeless.append(lease)
-                continue
-            stream.deliver(lease)
-            self.holdings.add(stream, lease)
-        if granted:
-            latest = sum(len(lease.input) for lease in granted) / len(granted)
-            self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
-        self._take_turns(granted)
-        if homeless:
-            self._return(homeless)
-        if soonest is not None:
-            self._signals.leased_for(soonest)
-        self._signals.execution_changed(
-            {lease.execution_id for lease in granted if lease.execution_id is not None}
-        )
+                self._return([lease.delivery for lease in leases])
+            else:
+                stream.deliver(leases)
+                self.holdings.add(stream, leases)
+        latest = sum(len(lease.input) for lease in granted) / len(granted)
+        self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
+        self._take_turns(shares)
+        self._signals.leased_for(min(lease.lease_seconds for lease in granted))
+        executions = {lease.execution_id for lease in granted if lease.execution_id is not None}
+        self._signals.execution_changed(executions)
         return counts
 
-    def _take_turns(self, granted: Sequence[Grant]) -> None:
+    def _take_turns(self, served: Iterable[int]) -> None:
         """Who was served goes to the end of the line; who has no credits left leaves it."""
-        for number in dict.fromkeys(lease.stream for lease in granted):
+        for number in served:
             stream = self._hungry.pop(number, None)
             if stream is not None and stream.credits > 0:
                 self._hungry[number] = stream
 
-    def _return(self, leases: Sequence[Grant]) -> None:
+    def _return(self, leases: Sequence[Delivery]) -> None:
         self.holdings.drop(leases)
         task = asyncio.create_task(self._give_back_safely(leases))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
-    async def _give_back_safely(self, leases: Sequence[Grant]) -> None:
+    async def _give_back_safely(self, leases: Sequence[Delivery]) -> None:
         try:
             await self._give_back(leases)
         except RepriseError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from broker.dispatcher.stream import LeaseStream, Notice
-from broker.job import Grant
+from broker.job import Delivery, Grant
 
 # No lease is prolonged by more than an hour: one of which nothing was heard for longer has ended, at another broker perhaps.
 FORGOTTEN_AFTER_SECONDS = 3700.0
@@ -19,7 +19,7 @@ class _Held:
     """One lease; `heard_at` on the loop's clock."""
 
     stream: LeaseStream
-    grant: Grant
+    lease: Delivery
     heard_at: float
 
 
@@ -32,17 +32,19 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, stream: LeaseStream, grant: Grant) -> None:
-        """A lease was delivered on `stream`; it goes back if that breaks before it has arrived."""
-        slim = grant._replace(input="", last_failure=None, checkpoint=None)
+    def add(self, stream: LeaseStream, grants: Iterable[Grant]) -> None:
+        """Leases were delivered on `stream`; they go back if that breaks before they have arrived."""
+        now = asyncio.get_running_loop().time()
+        leases = {grant.lease_id: grant.delivery for grant in grants}
         if not stream.polls:
-            stream.unreceived[grant.lease_id] = slim
-        self._held[grant.lease_id] = _Held(stream, slim, asyncio.get_running_loop().time())
+            stream.unreceived.update(leases)
+        for lease_id, lease in leases.items():
+            self._held[lease_id] = _Held(stream, lease, now)
 
-    def drop(self, grants: Iterable[Grant]) -> None:
+    def drop(self, leases: Iterable[Delivery]) -> None:
         """Leases are given back: nobody is told."""
-        for grant in grants:
-            self._held.pop(grant.lease_id, None)
+        for lease in leases:
+            self._held.pop(lease.lease_id, None)
 
     def confirmed(self, lease_ids: Iterable[int]) -> None:
         """Leases were prolonged by their workers, so they have arrived there."""
@@ -66,14 +68,14 @@ class Holdings:
             held = self._held.pop(lease_id, None)
             if held is not None:
                 held.stream.unreceived.pop(lease_id, None)
-                held.stream.notify(held.grant, Notice.LOST)
+                held.stream.notify(held.lease, Notice.LOST)
 
     def cancelled(self, lease_ids: Iterable[int]) -> None:
         """The jobs of leases were cancelled: their workers are told to stop."""
         for lease_id in lease_ids:
             held = self._held.get(lease_id)
             if held is not None:
-                held.stream.notify(held.grant, Notice.CANCELLED)
+                held.stream.notify(held.lease, Notice.CANCELLED)
 
     def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:
         """Drops leases whose stream is over, and those that must have ended unheard: nothing was heard for `seconds`."""

@@ -1,11 +1,12 @@
 """One worker's lease stream, as the dispatcher sees it: what it wants, what it was given, what it has not yet received."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from broker.errors import Unavailable
-from broker.job import Grant
+from broker.job import Delivery, Grant
 
 # What may wait for a client that reads slowly; more is granted to others.
 _UNSENT_BYTES = 8 * 1024 * 1024
@@ -33,16 +34,16 @@ class LeaseStream:
     error: Unavailable | None = None  # for one that polls: its queues cannot be looked at
     outbox: list[Grant] = field(default_factory=list)
     unsent_bytes: int = 0
-    notices: list[tuple[Grant, Notice]] = field(default_factory=list)
-    unreceived: dict[int, Grant] = field(default_factory=dict)  # by lease_id, without what they carry
+    notices: list[tuple[Delivery, Notice]] = field(default_factory=list)
+    unreceived: dict[int, Delivery] = field(default_factory=dict)  # by lease_id
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def deliver(self, grant: Grant) -> None:
-        """Hands a lease to the edge; it uses one credit."""
-        self.credits -= 1
+    def deliver(self, grants: Sequence[Grant]) -> None:
+        """Hands leases to the edge; each uses one credit."""
+        self.credits -= len(grants)
         self.settled = False
-        self.outbox.append(grant)
-        self.unsent_bytes += len(grant.input)
+        self.outbox.extend(grants)
+        self.unsent_bytes += sum(len(grant.input) for grant in grants)
         self.changed.set()
 
     @property
@@ -50,7 +51,7 @@ class LeaseStream:
         """Whether as much waits to be sent as may."""
         return self.unsent_bytes >= _UNSENT_BYTES
 
-    def notify(self, grant: Grant, notice: Notice) -> None:
+    def notify(self, lease: Delivery, notice: Notice) -> None:
         """Tells the worker something about a lease that it holds; best effort."""
-        self.notices.append((grant, notice))
+        self.notices.append((lease, notice))
         self.changed.set()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.job import Enqueued, Grant, NewJob, Outcome
+from broker.job import Delivery, Enqueued, NewJob, Outcome
 from broker.lifecycle.complete import Complete, Result
 from broker.lifecycle.enqueue import Enqueue
 from broker.lifecycle.executions import Executions
@@ -80,7 +80,7 @@ class Lifecycle:
         """Prolongs leases. Raises Unavailable."""
         return await self._extend(heartbeat)
 
-    async def give_back(self, grants: Sequence[Grant]) -> None:
+    async def give_back(self, grants: Sequence[Delivery]) -> None:
         """Takes back leases that were delivered and not received. Raises Unavailable."""
         own = [grant for grant in grants if grant.execution_id is None]
         others = [grant for grant in grants if grant.execution_id is not None]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.batching import Shared
-from broker.job import Arrival, Grant, Outcome
+from broker.job import Arrival, Delivery, Outcome
 from broker.lifecycle.complete import ends_of
 from broker.lifecycle.fail import announce
 from broker.lifecycle.judge import Judge, undeliverable
@@ -25,7 +25,7 @@ class Returned(NamedTuple):
     """Leases to be given back together: by their worker, or `undelivered` ones by the broker, as they were granted."""
 
     leases: Sequence[LeaseRef] = ()
-    undelivered: Sequence[Grant] = ()
+    undelivered: Sequence[Delivery] = ()
 
 
 class Release:
@@ -43,7 +43,7 @@ class Release:
         """OK or LOST for each, in order: the attempt does not count, the job is available at once. Raises Unavailable."""
         return await self._shared(Returned(leases))
 
-    async def give_back(self, grants: Sequence[Grant]) -> None:
+    async def give_back(self, grants: Sequence[Delivery]) -> None:
         """Takes back what was delivered and not received. The third time in a row is a failure instead. Raises Unavailable."""
         await self._shared(Returned(undelivered=grants))
 
@@ -74,7 +74,7 @@ class Release:
             if any(event.kind == EventKind.LEASE_RELEASED for event in events)
         }
 
-    async def _give_back(self, grants: Sequence[Grant]) -> None:
+    async def _give_back(self, grants: Sequence[Delivery]) -> None:
         if not grants:
             return
         known = await unreceived(self._session, grants)
@@ -106,7 +106,7 @@ class Release:
         self._signals.arrived(arrivals.values())
 
 
-async def unreceived(session: Session, grants: Sequence[Grant]) -> dict[int, Facts]:
+async def unreceived(session: Session, grants: Sequence[Delivery]) -> dict[int, Facts]:
     """Those of `grants` that are still as they were granted, by lease_id: one that was prolonged, at whatever broker, had arrived."""
     known = await facts(session, [grant.lease_id for grant in grants])
     return {

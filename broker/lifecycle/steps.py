@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from broker.batching import Shared
 from broker.errors import RepriseError
-from broker.job import Grant, Outcome
+from broker.job import Delivery, Outcome
 from broker.lifecycle.action_rows import failure_json
 from broker.lifecycle.complete import Result, completed_before, ends_of, weigh_results
 from broker.lifecycle.fail import FailAnswer, FailedResult, announce, answer_again, answers_of, weigh_failures
@@ -65,7 +65,7 @@ class Steps:
         """
         return [outcome for portion in _portions(leases) for outcome in await self._release(portion)]
 
-    async def give_back(self, grants: Sequence[Grant]) -> None:
+    async def give_back(self, grants: Sequence[Delivery]) -> None:
         """Takes back what was delivered and not received; the third time in a row is a failure.
 
         Raises Unavailable, LimitExceeded.
@@ -92,7 +92,7 @@ class Steps:
         taken |= {lease_id for lease_id, events in before.items() if any(e.kind in ended for e in events)}
         return [Outcome.OK if lease.lease_id in taken else Outcome.LOST for lease in leases]
 
-    async def _give_back(self, grants: Sequence[Grant]) -> None:
+    async def _give_back(self, grants: Sequence[Delivery]) -> None:
         async with self._turns.holding(grant.job_id for grant in grants) as turn:
             known = await unreceived(self._session, grants)
             await self._take_back(turn, known, BY_BREAK, undelivered=True)

@@ -11,12 +11,9 @@ from broker.dispatcher import Dispatcher, LeaseStream
 from broker.errors import InvalidArgument, Unavailable, Violation
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.instants import read_duration
-from broker.service.translate.leases import token_of, write_lease
+from broker.service.translate.leases import LeaseWriter, token_of
 from broker.service.translate.new_jobs import NAME_RULE, is_name
 
-# A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
-_MESSAGE_BYTES = 512 * 1024
-_MESSAGE_LEASES = 500
 SIGN_OF_LIFE_SECONDS = 10.0
 _HALF_CLOSE_SECONDS = 0.01
 _MAX_CREDITS = 10_000
@@ -76,8 +73,9 @@ async def _responses(
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + wait_seconds
     delivered = False
+    writer = LeaseWriter(codec)
     while True:
-        for response in _take(stream, codec):
+        for response in _take(stream, writer, codec):
             delivered = True
             yield response
         dispatcher.taken(stream)
@@ -120,19 +118,11 @@ async def _changed(
     return bool(done)
 
 
-def _take(stream: LeaseStream, codec: TokenCodec) -> list[pb.LeaseResponse]:
+def _take(stream: LeaseStream, writer: LeaseWriter, codec: TokenCodec) -> list[pb.LeaseResponse]:
     """What waits to be sent, in messages of bounded size."""
     outbox, stream.outbox = stream.outbox, []
     notices, stream.notices = stream.notices, []
-    responses: list[pb.LeaseResponse] = []
-    size = _MESSAGE_BYTES
-    for grant in outbox:
-        if size >= _MESSAGE_BYTES or len(responses[-1].leases) >= _MESSAGE_LEASES:
-            responses.append(pb.LeaseResponse())
-            size = 0
-        lease = responses[-1].leases.add()
-        write_lease(lease, codec, grant)
-        size += lease.ByteSize()
+    responses = writer.responses(outbox)
     if notices:
         responses.append(
             pb.LeaseResponse(

@@ -66,13 +66,14 @@ logged AS (
   SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 2, attempts + 1, max_attempts, step, worker_id
   FROM granted
 )
-SELECT g.stream, g.lease_id, g.job_id, g.queue, g.priority, g.seq, g.attempts + 1, g.returns,
-  extract(epoch FROM g.expires_at - (SELECT now FROM t))::float8, g.expires_at, j.kind, j.max_attempts, j.input, j.execution_id, j.step,
-  j.attempt_timeout_seconds, j.dependency, j.traceparent, j.labels,
+SELECT g.stream, g.lease_id, g.job_id, g.seq, j.input, j.traceparent,
+  CASE WHEN g.seq <> g.job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
   CASE WHEN g.attempts > 0 THEN (
     SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
       AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1) END,
-  CASE WHEN g.seq <> g.job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END
+  g.queue, g.priority, j.kind, g.attempts + 1, j.max_attempts,
+  extract(epoch FROM g.expires_at - (SELECT now FROM t))::float8, g.expires_at, j.execution_id, j.step,
+  j.attempt_timeout_seconds, j.dependency, j.labels
 FROM granted g JOIN body j USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM body))
 ORDER BY g.queue, g.priority DESC, g.seq

@@ -1,12 +1,14 @@
 """Leases as they are delivered."""
 
 import json
+from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2
 
-from broker.job import Grant
+from broker.job import Delivery, Grant
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
 from broker.service.translate.instants import write_timestamp
@@ -14,43 +16,90 @@ from broker.service.translate.instants import write_timestamp
 # Ids are milliseconds since 2025-01-01 UTC, shifted left by 22 bits.
 _ID_EPOCH_MILLISECONDS = 1_735_689_600_000
 _ID_SHIFT = 22
+_FIRST_COMMON = Grant._fields.index("last_failure")
+# A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
+_MESSAGE_BYTES = 512 * 1024
+_MESSAGE_LEASES = 500
+# No character takes more in UTF-8; names, numbers and instants of a lease take less together.
+_BYTES_OF_A_CHARACTER = 4
+_BYTES_OF_OTHER_FIELDS = 1024
 
 
-def token_of(codec: TokenCodec, grant: Grant) -> str:
+def token_of(codec: TokenCodec, lease: Grant | Delivery) -> str:
     """The token that names a granted lease."""
-    return codec.issue(grant.lease_id, grant.job_id, in_execution=grant.execution_id is not None)
+    return codec.issue(lease.lease_id, lease.job_id, in_execution=lease.execution_id is not None)
 
 
-def write_lease(lease: job_pb2.Lease, codec: TokenCodec, grant: Grant) -> None:
-    """Fills an empty message with all that the worker needs.
+def most_bytes(grant: Grant) -> int:
+    """What the message of a lease takes at most."""
+    size = _BYTES_OF_OTHER_FIELDS
+    for text in (grant.input, grant.last_failure, grant.checkpoint, grant.labels):
+        if text is not None:
+            size += len(text) if text.isascii() else _BYTES_OF_A_CHARACTER * len(text)
+    return size
 
-    Filled in place, field by field, as submessages that are made apart and then copied cost five times as much (measured 2026-11).
+
+class LeaseWriter:
+    """Writes leases into responses of bounded size, all that the worker needs in each.
+
+    One message is filled again and again and copied: what leases of one statement have in common is written once, which takes half
+    of what it takes to fill each message by itself (measured 2026-11).
     """
-    lease.lease_token = token_of(codec, grant)
-    lease.job_id = grant.job_id
-    lease.queue = grant.queue
-    lease.kind = grant.kind
-    lease.attempt = grant.attempt
-    lease.max_attempts = grant.max_attempts
-    lease.input_json = grant.input
-    write_timestamp(lease.lease_expires_at, grant.expires_at)
-    _write_duration(lease.lease_duration, grant.lease_seconds)
-    _write_created_at(lease.created_at, grant.job_id)
-    if grant.execution_id is not None:
-        lease.execution_id = grant.execution_id
-        lease.step = grant.step or ""
-    if grant.last_failure is not None:
-        lease.last_failure.CopyFrom(recorded_failure_message(grant.last_failure))
-    if grant.checkpoint is not None:
-        lease.checkpoint_json = grant.checkpoint
-    if grant.attempt_timeout_seconds is not None:
-        _write_duration(lease.attempt_timeout, grant.attempt_timeout_seconds)
-    if grant.traceparent is not None:
-        lease.traceparent = grant.traceparent
-    if grant.dependency is not None:
-        lease.dependency = grant.dependency
-    if grant.labels is not None:
-        lease.labels.update(json.loads(grant.labels))
+
+    def __init__(self, codec: TokenCodec) -> None:
+        self._codec = codec
+        self._common: tuple[object, ...] = ()
+        self._created: int | None = None  # the milliseconds of the id that `_lease` tells the instant of
+        self._lease = job_pb2.Lease()
+
+    def responses(self, grants: Iterable[Grant]) -> list[pb.LeaseResponse]:
+        """The leases in order, in as few messages as their bounds allow."""
+        responses: list[pb.LeaseResponse] = []
+        count, size = _MESSAGE_LEASES, 0
+        for grant in grants:
+            if size >= _MESSAGE_BYTES or count >= _MESSAGE_LEASES:
+                responses.append(pb.LeaseResponse())
+                leases, count, size = responses[-1].leases, 0, 0
+            self._write(grant)
+            leases.append(self._lease)
+            count += 1
+            size += most_bytes(grant)
+        return responses
+
+    def _write(self, grant: Grant) -> None:
+        """Makes `_lease` the lease of this grant, whatever it was before."""
+        common = grant[_FIRST_COMMON:]
+        if common != self._common:
+            self._write_common(grant)
+            self._common, self._created = common, None
+        lease = self._lease
+        lease.lease_token = token_of(self._codec, grant)
+        lease.job_id = grant.job_id
+        lease.input_json = grant.input
+        lease.traceparent = grant.traceparent or ""
+        lease.checkpoint_json = grant.checkpoint or ""
+        created = grant.job_id >> _ID_SHIFT
+        if created != self._created:
+            _write_created_at(lease.created_at, created)
+            self._created = created
+
+    def _write_common(self, grant: Grant) -> None:
+        lease = self._lease = job_pb2.Lease(
+            queue=grant.queue, kind=grant.kind, attempt=grant.attempt, max_attempts=grant.max_attempts
+        )
+        write_timestamp(lease.lease_expires_at, grant.expires_at)
+        _write_duration(lease.lease_duration, grant.lease_seconds)
+        if grant.last_failure is not None:
+            lease.last_failure.CopyFrom(recorded_failure_message(grant.last_failure))
+        if grant.execution_id is not None:
+            lease.execution_id = grant.execution_id
+            lease.step = grant.step or ""
+        if grant.attempt_timeout_seconds is not None:
+            _write_duration(lease.attempt_timeout, grant.attempt_timeout_seconds)
+        if grant.dependency is not None:
+            lease.dependency = grant.dependency
+        if grant.labels is not None:
+            lease.labels.update(json.loads(grant.labels))
 
 
 def _write_duration(message: Duration, seconds: float) -> None:
@@ -59,7 +108,7 @@ def _write_duration(message: Duration, seconds: float) -> None:
     message.nanos = int((seconds - whole) * 1_000_000) * 1000
 
 
-def _write_created_at(message: Timestamp, job_id: int) -> None:
-    seconds, milliseconds = divmod((job_id >> _ID_SHIFT) + _ID_EPOCH_MILLISECONDS, 1000)
+def _write_created_at(message: Timestamp, milliseconds_of_id: int) -> None:
+    seconds, milliseconds = divmod(milliseconds_of_id + _ID_EPOCH_MILLISECONDS, 1000)
     message.seconds = seconds
     message.nanos = milliseconds * 1_000_000

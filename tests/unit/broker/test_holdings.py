@@ -4,34 +4,33 @@ from datetime import UTC, datetime
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.stream import LeaseStream, Notice
-from broker.job import Grant
+from broker.job import Delivery, Grant
 
 
 def grant(lease_id: int) -> Grant:
     return Grant(
-        1, lease_id, 2, "q", 0, 3, 1, 0, 30.0, datetime(2026, 1, 1, tzinfo=UTC), "task", 3, "x" * 1000,
-        None, None, None, None, None, None, "failure", "checkpoint",
+        1, lease_id, 2, 3, "x" * 1000, None, "checkpoint", "failure",
+        "q", 0, "task", 1, 3, 30.0, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
     )  # fmt: skip
 
 
 def held(*lease_ids: int) -> tuple[Holdings, LeaseStream]:
     holdings, stream = Holdings(), LeaseStream(1, "worker", ("q",), 30.0)
     for lease_id in lease_ids:
-        holdings.add(stream, grant(lease_id))
+        holdings.add(stream, [grant(lease_id)])
     return holdings, stream
 
 
 async def test_what_a_lease_carries_is_not_kept_while_it_runs() -> None:
     _, stream = held(1)
 
-    assert stream.unreceived[1].input == ""
-    assert (stream.unreceived[1].last_failure, stream.unreceived[1].checkpoint) == (None, None)
+    assert stream.unreceived == {1: Delivery(1, 2, None, datetime(2026, 1, 1, tzinfo=UTC))}
 
 
 async def test_what_a_client_that_closed_its_side_gets_counts_as_received() -> None:
     holdings, stream = Holdings(), LeaseStream(1, "worker", ("q",), 30.0, polls=True)
 
-    holdings.add(stream, grant(1))
+    holdings.add(stream, [grant(1)])
 
     assert stream.unreceived == {}
 
