@@ -14,16 +14,16 @@ class NewJob(NamedTuple):
     queue: str
     kind: str
     input: str
+    idempotency_key: str | None = None
+    traceparent: str | None = None
     priority: int = 0
     policy: str | None = None  # canonical JSON of its RetryPolicy; None: one attempt
     max_attempts: int = 1
     delay_seconds: float | None = None  # None and no run_at: at once
     run_at: datetime | None = None
-    idempotency_key: str | None = None
     dependency: str | None = None
     attempt_timeout_seconds: float | None = None
     labels: str | None = None  # a JSON object of strings
-    traceparent: str | None = None
     execution_id: int | None = None
     step: str | None = None
 

@@ -13,7 +13,6 @@ MAX_DEPTH = 200
 # Digits and exponent that `numeric` holds for sure.
 _MAX_NUMBER_LENGTH = 1000
 _MAX_EXPONENT = 1000
-_BLANKS = " \t\n\r"
 # A double that holds 2^53 may have been written as 2^53 + 1.
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -24,7 +23,8 @@ class JsonInvalid(ValueError):
 
 def check_json(text: str, max_bytes: int) -> object:
     """The value of a JSON text that can be stored, as Python's json gives it. Raises JsonInvalid; `max_bytes` counts UTF-8."""
-    if len(text) > max_bytes or (not text.isascii() and len(text.encode(errors="surrogatepass")) > max_bytes):
+    length = len(text)
+    if length > max_bytes or (not text.isascii() and len(text.encode(errors="surrogatepass")) > max_bytes):
         raise JsonInvalid(f"larger than {max_bytes} bytes")
     try:
         value = _decoded(text)
@@ -35,8 +35,7 @@ def check_json(text: str, max_bytes: int) -> object:
     except ValueError as error:
         raise JsonInvalid(f"no JSON: {error}") from error
     # Without an escape no character can be wrong: raw control characters are refused by the parser, raw surrogates by UTF-8.
-    deep = text.count("[") + text.count("{") > MAX_DEPTH
-    if deep or "\\u" in text:
+    if "\\u" in text or (length > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH):
         _check_strings_and_depth(value)
     return value
 
@@ -86,12 +85,12 @@ def from_double(number: float) -> int | float:
 
 def _decoded(text: str) -> object:
     """`decode` looks for blanks on both sides by regular expressions, which takes longer than to read a short value."""
-    if text[:1] not in _BLANKS:
-        value: object
+    value: object
+    try:
         value, end = _DECODER.raw_decode(text)
-        if end == len(text):
-            return value
-    return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        end = -1  # blanks in front, or no JSON: `decode` takes the one and says where the other is wrong
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

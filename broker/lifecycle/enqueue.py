@@ -1,7 +1,8 @@
 """Enqueue: all jobs of a call, or none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from broker.batching import Shared, weight_of
 from broker.errors import AlreadyExists, RepriseError
@@ -18,16 +19,21 @@ Call = Sequence[NewJob]
 Answer = list[Enqueued]
 
 
+class _Items(NamedTuple):
+    """The items of a call: for each its index in the jobs of the statement; `repeats` are those that an earlier one stands for."""
+
+    indices: Sequence[int]
+    repeats: Collection[int] = ()
+
+
 @dataclass(slots=True)
 class _Round:
     """The calls of one statement: those whose keys do not meet each other."""
 
     jobs: list[NewJob] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)  # of each job: the index of its call
-    items: dict[int, list[tuple[int, bool]]] = field(
-        default_factory=dict
-    )  # call -> its items: (index in jobs, stands for itself)
-    keys: dict[tuple[str, str], int] = field(default_factory=dict)  # (queue, key) -> index in jobs
+    items: dict[int, _Items] = field(default_factory=dict)  # by the index of the call
+    keys: set[tuple[str, str]] = field(default_factory=set)  # queue and key
 
 
 class Enqueue:
@@ -79,21 +85,19 @@ class Enqueue:
         return {call: _answer(placed, items) for call, items in this_round.items.items()}
 
     def _announce(self, jobs: Sequence[NewJob], placed: Sequence[Placed]) -> None:
-        first: dict[tuple[str, int], int] = {}
-        due_in: float | None = None
+        lanes: dict[tuple[str, int], list[int]] = {}
+        delays: list[float] = []
         for job, place in zip(jobs, placed, strict=True):
             if not place.created or place.refused:
                 continue
             if place.due_in_seconds is not None:
-                due_in = place.due_in_seconds if due_in is None else min(due_in, place.due_in_seconds)
+                delays.append(place.due_in_seconds)
             else:
-                lane = (job.queue, job.priority)
-                if lane not in first or place.job_id < first[lane]:
-                    first[lane] = place.job_id
-        if first:
-            self._signals.arrived([Arrival(queue, priority, seq) for (queue, priority), seq in first.items()])
-        if due_in is not None:
-            self._signals.due_in(due_in)
+                lanes.setdefault((job.queue, job.priority), []).append(place.job_id)
+        if lanes:
+            self._signals.arrived([Arrival(*lane, min(seqs)) for lane, seqs in lanes.items()])
+        if delays:
+            self._signals.due_in(min(delays))
 
 
 def _weigh(jobs: Call) -> int:
@@ -103,38 +107,46 @@ def _weigh(jobs: Call) -> int:
 def _join(this_round: _Round, call: int, jobs: Call) -> bool:
     """Adds a call to the round; False where one of its keys is taken there by another call. Raises AlreadyExists."""
     keyed = [(job.queue, job.idempotency_key) for job in jobs if job.idempotency_key is not None]
-    if any(key in this_round.keys for key in keyed):
+    if not this_round.keys.isdisjoint(keyed):
         return False
     start = len(this_round.jobs)
-    own: list[tuple[int, bool]] = []
-    added: list[NewJob] = []
-    keys: dict[tuple[str, str], int] = {}
-    for position, job in enumerate(jobs):
-        key = None if job.idempotency_key is None else (job.queue, job.idempotency_key)
-        if key is not None and key in keys:
-            first = keys[key]
-            if not _same(added[first - start], job):
-                raise _reused(position, job)
-            own.append((first, False))
-            continue
-        if key is not None:
-            keys[key] = start + len(added)
-        own.append((start + len(added), True))
-        added.append(job)
+    items, added = _apart(jobs, start) if keyed else (_Items(range(start, start + len(jobs))), jobs)
+    this_round.keys.update(keyed)
     this_round.jobs.extend(added)
     this_round.owners.extend([call] * len(added))
-    this_round.keys.update(keys)
-    this_round.items[call] = own
+    this_round.items[call] = items
     return True
 
 
-def _answer(placed: Sequence[Placed], items: Sequence[tuple[int, bool]]) -> Answer | Exception:
-    for position, (index, _) in enumerate(items):
-        if placed[index].conflicts:
-            return AlreadyExists(
-                f"jobs[{position}].idempotency_key: belongs to another job, {placed[index].job_id}"
-            )
-    return [Enqueued(placed[index].job_id, placed[index].created and own) for index, own in items]
+def _apart(jobs: Call, start: int) -> tuple[_Items, list[NewJob]]:
+    """The items of a call with keys, and its jobs without those that repeat another's key. Raises AlreadyExists."""
+    indices: list[int] = []
+    repeats: set[int] = set()
+    added: list[NewJob] = []
+    keys: dict[tuple[str, str], int] = {}
+    for position, job in enumerate(jobs):
+        if job.idempotency_key is not None:
+            first = keys.setdefault((job.queue, job.idempotency_key), len(added))
+            if first < len(added):
+                if not _same(added[first], job):
+                    raise _reused(position, job)
+                indices.append(start + first)
+                repeats.add(position)
+                continue
+        indices.append(start + len(added))
+        added.append(job)
+    return _Items(indices, repeats), added
+
+
+def _answer(placed: Sequence[Placed], items: _Items) -> Answer | Exception:
+    own = [placed[index] for index in items.indices]
+    for position, place in enumerate(own):
+        if place.conflicts:
+            return AlreadyExists(f"jobs[{position}].idempotency_key: belongs to another job, {place.job_id}")
+    return [
+        Enqueued(place.job_id, place.created and position not in items.repeats)
+        for position, place in enumerate(own)
+    ]
 
 
 def _same(first: NewJob, second: NewJob) -> bool:

@@ -59,10 +59,10 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
             jobs = await asyncio.to_thread(self._new_jobs.read, request.jobs)
         else:
             jobs = self._new_jobs.read(request.jobs)
-        enqueued = await self._lifecycle.enqueue(jobs)
-        return pb.EnqueueResponse(
-            jobs=[pb.EnqueuedJob(job_id=job.job_id, created=job.created) for job in enqueued]
-        )
+        response = pb.EnqueueResponse()
+        for job_id, created in await self._lifecycle.enqueue(jobs):
+            response.jobs.add(job_id=job_id, created=created)
+        return response
 
     @reports_stream_errors
     async def Lease(
@@ -199,14 +199,11 @@ def _check_count(field: str, items: Sequence[object]) -> None:
 
 
 def _result(completion: pb.Completion) -> str:
-    match completion.WhichOneof("output"):
-        case "result_json":
-            check_json(completion.result_json, _MAX_RESULT_BYTES)
-            return completion.result_json
-        case "result":
-            return value_json(completion.result, _MAX_RESULT_BYTES)
-        case _:
-            return "null"
+    text = completion.result_json
+    if text or completion.HasField("result_json"):
+        check_json(text, _MAX_RESULT_BYTES)
+        return text
+    return value_json(completion.result, _MAX_RESULT_BYTES) if completion.HasField("result") else "null"
 
 
 def _checkpoint(extension: pb.Extension) -> str | None:

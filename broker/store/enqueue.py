@@ -3,7 +3,7 @@
 Must not check jobs: what comes here fits the tables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from psycopg import errors as pg_errors
@@ -73,7 +73,7 @@ logged AS (
 _ENQUEUE = (
     _JOBS
     + _PUT.format(jobs="x")
-    + "SELECT job_id, true, false, false, extract(epoch FROM due_at - t.now)::float8 FROM due, t ORDER BY item"
+    + "SELECT job_id, extract(epoch FROM due_at - t.now)::float8 FROM due, t ORDER BY item"
 )
 
 # Puts jobs in, those whose key is new.
@@ -82,8 +82,8 @@ _ENQUEUE_KEYED = (
     + _KEYED
     + _PUT.format(jobs="n")
     + """
-SELECT coalesce(seen.job_id, x.job_id), seen.item IS NULL, x.call IN (SELECT call FROM seen WHERE NOT same),
-  NOT coalesce(seen.same, true), extract(epoch FROM due.due_at - t.now)::float8
+SELECT coalesce(seen.job_id, x.job_id), extract(epoch FROM due.due_at - t.now)::float8, seen.item IS NULL,
+  x.call IN (SELECT call FROM seen WHERE NOT same), NOT coalesce(seen.same, true)
 FROM x CROSS JOIN t LEFT JOIN seen USING (item) LEFT JOIN due USING (item)
 WHERE noetl.refuse_race((SELECT count(*) FROM n WHERE key IS NOT NULL) - (SELECT count(*) FROM k))
 ORDER BY x.item"""
@@ -101,10 +101,10 @@ class Placed(NamedTuple):
     """One job of an enqueue statement; `due_in_seconds` is None when it is available at once or was there already."""
 
     job_id: int
-    created: bool
-    refused: bool  # its call was not put in
-    conflicts: bool  # because the key of this very job belongs to another one
     due_in_seconds: float | None
+    created: bool = True
+    refused: bool = False  # its call was not put in
+    conflicts: bool = False  # because the key of this very job belongs to another one
 
 
 class Enqueuer:
@@ -112,7 +112,7 @@ class Enqueuer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._policy_ids: dict[str, int] = {}
+        self._policy_ids: dict[str | None, int] = {}
         self._queues: set[str] = set()
 
     async def put(self, jobs: Sequence[NewJob], calls: Sequence[int]) -> list[Placed]:
@@ -120,27 +120,29 @@ class Enqueuer:
 
         No two jobs may have the same queue and key. Inside a transaction of the session it commits with that. Raises Unavailable.
         """
-        await self._know(jobs)
-        keyed = any(job.idempotency_key is not None for job in jobs)
+        columns = tuple(zip(*jobs, strict=True))
+        queues, kinds, inputs, keys, traceparents, priorities, policies, max_attempts, *others = columns
+        delays, instants, dependencies, timeouts, labels, executions, steps = others
+        await self._know(queues, policies)
         arguments = (
-            Texts([job.queue for job in jobs]),
-            Texts([job.kind for job in jobs]),
-            Texts([job.input for job in jobs]),
-            Int2s([job.priority for job in jobs]),
-            Int4s([None if job.policy is None else self._policy_ids[job.policy] for job in jobs]),
-            Int2s([job.max_attempts for job in jobs]),
-            Float8s([job.delay_seconds for job in jobs]),
-            Instants([job.run_at for job in jobs]),
-            Texts([job.idempotency_key for job in jobs]),
-            Texts([job.dependency for job in jobs]),
-            Float8s([job.attempt_timeout_seconds for job in jobs]),
-            Texts([job.labels for job in jobs]),
-            Texts([job.traceparent for job in jobs]),
-            Int8s([job.execution_id for job in jobs]),
-            Texts([job.step for job in jobs]),
+            Texts(queues),
+            Texts(kinds),
+            Texts(inputs),
+            Int2s(priorities),
+            Int4s([self._policy_ids.get(policy) for policy in policies]),
+            Int2s(max_attempts),
+            Float8s(delays),
+            Instants(instants),
+            Texts(keys),
+            Texts(dependencies),
+            Float8s(timeouts),
+            Texts(labels),
+            Texts(traceparents),
+            Int8s(executions),
+            Texts(steps),
             Int4s(calls),
         )
-        statement = _ENQUEUE_KEYED if keyed else _ENQUEUE
+        statement = _ENQUEUE if keys.count(None) == len(jobs) else _ENQUEUE_KEYED
         while True:
             try:
                 rows = await self._session.rows(statement, arguments)
@@ -158,19 +160,20 @@ class Enqueuer:
         self._queues = set()
         self._policy_ids.clear()
 
-    async def _know(self, jobs: Sequence[NewJob]) -> None:
-        """Makes sure that every queue and policy of `jobs` has its row; costs nothing once they are known."""
-        queues = {job.queue for job in jobs} - self._queues
-        if queues:
-            await self._session.rows(_REGISTER_QUEUES, (Texts(queues),))
-            self._queues = (self._queues if len(self._queues) < _KNOWN_LIMIT else set()) | queues
-        policies = {job.policy for job in jobs if job.policy is not None} - self._policy_ids.keys()
-        if policies:
-            await self._session.rows(_INTERN_POLICY, (Texts(policies),))
+    async def _know(self, queues: Iterable[str], policies: Iterable[str | None]) -> None:
+        """Makes sure that each of these queues and policies has its row; costs nothing once they are known."""
+        new_queues = set(queues) - self._queues
+        if new_queues:
+            await self._session.rows(_REGISTER_QUEUES, (Texts(new_queues),))
+            self._queues = (self._queues if len(self._queues) < _KNOWN_LIMIT else set()) | new_queues
+        wanted = set(policies) - {None}
+        new_policies = wanted - self._policy_ids.keys()
+        if new_policies:
+            await self._session.rows(_INTERN_POLICY, (Texts(new_policies),))
             if len(self._policy_ids) > _KNOWN_LIMIT:
                 self._policy_ids.clear()
-                policies = {job.policy for job in jobs if job.policy is not None}
-            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (Texts(policies),)))
+                new_policies = wanted
+            self._policy_ids.update(await self._session.rows(_POLICY_IDS, (Texts(new_policies),)))
 
 
 class PolicyBodies:

@@ -7,12 +7,12 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from reprise.v1 import job_pb2, retry_pb2
+from reprise.v1 import job_pb2
 
 from broker.errors import InvalidArgument, Violation
 from broker.job import NewJob
 from broker.json_text import JsonInvalid, check_object
-from broker.policy.retry_policy import to_json
+from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.service.translate.instants import read_duration, read_timestamp
 from broker.service.translate.json_values import struct_json
 from broker.service.translate.retry_policies import read_retry_policy
@@ -29,114 +29,129 @@ _MAX_LABEL_CHARACTERS = 63
 _MAX_DELAY = timedelta(days=3650)
 _MAX_ATTEMPT_TIMEOUT = timedelta(days=365)
 _SHORTEST_ATTEMPT_TIMEOUT = timedelta(milliseconds=1)
-_KNOWN_POLICIES = 4096
+_KNOWN_TERMS = 4096
+_FIRST_OF_OTHERS = NewJob._fields.index("priority")
 
 
-class _Policy(NamedTuple):
-    text: str
-    max_attempts: int
+class _Terms(NamedTuple):
+    """All of a job but what is its own: the fields of NewJob in front of that, and those behind it."""
+
+    names: tuple[str, str]  # queue and kind
+    others: tuple[object, ...]
 
 
 class NewJobReader:
-    """Reads jobs; remembers the policies it has seen, as programs send the same few again and again."""
+    """Reads jobs; remembers the terms it has seen, as programs send the same few again and again."""
 
     def __init__(self) -> None:
-        self._policies: dict[bytes, _Policy] = {}
+        self._known: dict[bytes, _Terms] = {}
 
     def read(self, messages: Sequence[job_pb2.NewJob]) -> list[NewJob]:
-        """All jobs of a call. Raises InvalidArgument with a violation for every bad field of every job."""
+        """All jobs of a call; takes out of `messages` what it has read. Raises InvalidArgument with a violation for every bad field."""
         if not 1 <= len(messages) <= MAX_JOBS:
             raise InvalidArgument(Violation("jobs", f"must be 1 to {MAX_JOBS} jobs, not {len(messages)}"))
         violations: list[Violation] = []
-        jobs = [self._read(message, f"jobs[{index}]", violations) for index, message in enumerate(messages)]
+        jobs = [self._read(message, index, violations) for index, message in enumerate(messages)]
         if violations:
             raise InvalidArgument(*violations)
         return jobs
 
-    def _read(self, message: job_pb2.NewJob, path: str, violations: list[Violation]) -> NewJob:
-        queue, kind, priority = message.queue or "default", message.kind, message.priority
-        if not is_name(queue):
-            violations.append(Violation(f"{path}.queue", NAME_RULE))
-        if not is_name(kind):
-            violations.append(Violation(f"{path}.kind", NAME_RULE))
-        if not -_MAX_PRIORITY <= priority <= _MAX_PRIORITY:
-            violations.append(Violation(f"{path}.priority", f"must be -{_MAX_PRIORITY} to {_MAX_PRIORITY}"))
-        if (dependency := message.dependency) and not is_name(dependency):
-            violations.append(Violation(f"{path}.dependency", NAME_RULE))
-        if (traceparent := message.traceparent) and not _TRACEPARENT.fullmatch(traceparent):
-            violations.append(Violation(f"{path}.traceparent", "is not a W3C traceparent"))
-        if (key := message.idempotency_key) and (len(key) > _MAX_KEY_CHARACTERS or "\0" in key):
-            violations.append(
-                Violation(
-                    f"{path}.idempotency_key", f"must be 1 to {_MAX_KEY_CHARACTERS} characters without NUL"
-                )
-            )
-        policy = self._read_policy(message, path, violations)
-        return NewJob(
-            queue=queue,
-            kind=kind,
-            input=_read_input(message, path, violations),
-            priority=priority,
-            policy=None if policy is None else policy.text,
-            max_attempts=1 if policy is None else policy.max_attempts,
-            delay_seconds=(
-                read_duration(
-                    message.delay, f"{path}.delay", violations, least=timedelta(), most=_MAX_DELAY
-                ).total_seconds()
-                if message.HasField("delay")
-                else None
-            ),
-            run_at=read_timestamp(message.run_at, f"{path}.run_at", violations)
-            if message.HasField("run_at")
-            else None,
-            idempotency_key=key or None,
-            dependency=dependency or None,
-            attempt_timeout_seconds=(
-                read_duration(
-                    message.attempt_timeout,
-                    f"{path}.attempt_timeout",
-                    violations,
-                    least=_SHORTEST_ATTEMPT_TIMEOUT,
-                    most=_MAX_ATTEMPT_TIMEOUT,
-                ).total_seconds()
-                if message.HasField("attempt_timeout")
-                else None
-            ),
-            labels=_read_labels(message, path, violations) if message.labels else None,
-            traceparent=traceparent or None,
-        )
+    def _read(self, message: job_pb2.NewJob, index: int, violations: list[Violation]) -> NewJob:
+        text = _read_input(message, index, violations)
+        message.ClearField("body")
+        if key := message.idempotency_key:
+            _check_key(key, index, violations)
+            message.ClearField("idempotency_key")
+        if traceparent := message.traceparent:
+            if not _TRACEPARENT.fullmatch(traceparent):
+                violations.append(Violation(f"jobs[{index}].traceparent", "is not a W3C traceparent"))
+            message.ClearField("traceparent")
+        names, others = self._terms(message, index, violations)
+        return NewJob._make((*names, text, key or None, traceparent or None, *others))
 
-    def _read_policy(self, message: job_pb2.NewJob, path: str, violations: list[Violation]) -> _Policy | None:
-        match message.WhichOneof("policy"):
-            case "retry":
-                return self._known_policy(message.retry, f"{path}.retry", violations)
-            case "retry_policy":
-                violations.append(
-                    Violation(
-                        f"{path}.retry_policy", "is not supported yet: give `retry`", "NOT_SUPPORTED_YET"
-                    )
-                )
-                return None
-            case _:
-                return None
-
-    def _known_policy(
-        self, message: retry_pb2.RetryPolicy, path: str, violations: list[Violation]
-    ) -> _Policy | None:
+    def _terms(self, message: job_pb2.NewJob, index: int, violations: list[Violation]) -> _Terms:
+        """The terms of a job, of which is left only what others may have too; with violations, anything."""
         serialized = message.SerializeToString(deterministic=True)
-        known = self._policies.get(serialized)
+        known = self._known.get(serialized)
         if known is not None:
             return known
         found: list[Violation] = []
-        policy = read_retry_policy(message, path, found)
+        terms = _read_terms(message, f"jobs[{index}]", found)
         if found:
             violations.extend(found)
+            return terms
+        if len(self._known) >= _KNOWN_TERMS:
+            self._known.clear()
+        self._known[serialized] = terms
+        return terms
+
+
+def _read_terms(message: job_pb2.NewJob, path: str, violations: list[Violation]) -> _Terms:
+    queue, kind, priority = message.queue or "default", message.kind, message.priority
+    if not is_name(queue):
+        violations.append(Violation(f"{path}.queue", NAME_RULE))
+    if not is_name(kind):
+        violations.append(Violation(f"{path}.kind", NAME_RULE))
+    if not -_MAX_PRIORITY <= priority <= _MAX_PRIORITY:
+        violations.append(Violation(f"{path}.priority", f"must be -{_MAX_PRIORITY} to {_MAX_PRIORITY}"))
+    if (dependency := message.dependency) and not is_name(dependency):
+        violations.append(Violation(f"{path}.dependency", NAME_RULE))
+    policy = _read_policy(message, path, violations)
+    job = NewJob(
+        queue=queue,
+        kind=kind,
+        input="",
+        priority=priority,
+        policy=None if policy is None else to_json(policy),
+        max_attempts=1 if policy is None else policy.max_attempts,
+        delay_seconds=(
+            read_duration(
+                message.delay, f"{path}.delay", violations, least=timedelta(), most=_MAX_DELAY
+            ).total_seconds()
+            if message.HasField("delay")
+            else None
+        ),
+        run_at=read_timestamp(message.run_at, f"{path}.run_at", violations)
+        if message.HasField("run_at")
+        else None,
+        dependency=dependency or None,
+        attempt_timeout_seconds=(
+            read_duration(
+                message.attempt_timeout,
+                f"{path}.attempt_timeout",
+                violations,
+                least=_SHORTEST_ATTEMPT_TIMEOUT,
+                most=_MAX_ATTEMPT_TIMEOUT,
+            ).total_seconds()
+            if message.HasField("attempt_timeout")
+            else None
+        ),
+        labels=_read_labels(message, path, violations) if message.labels else None,
+    )
+    return _Terms((queue, kind), job[_FIRST_OF_OTHERS:])
+
+
+def _read_policy(message: job_pb2.NewJob, path: str, violations: list[Violation]) -> RetryPolicy | None:
+    match message.WhichOneof("policy"):
+        case "retry":
+            return read_retry_policy(message.retry, f"{path}.retry", violations)
+        case "retry_policy":
+            violations.append(
+                Violation(f"{path}.retry_policy", "is not supported yet: give `retry`", "NOT_SUPPORTED_YET")
+            )
             return None
-        known = _Policy(to_json(policy), policy.max_attempts)
-        if len(self._policies) >= _KNOWN_POLICIES:
-            self._policies.clear()
-        self._policies[serialized] = known
-        return known
+        case _:
+            return None
+
+
+def _check_key(key: str, index: int, violations: list[Violation]) -> None:
+    if len(key) > _MAX_KEY_CHARACTERS or "\0" in key:
+        violations.append(
+            Violation(
+                f"jobs[{index}].idempotency_key",
+                f"must be 1 to {_MAX_KEY_CHARACTERS} characters without NUL",
+            )
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -145,18 +160,15 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def _read_input(message: job_pb2.NewJob, path: str, violations: list[Violation]) -> str:
+def _read_input(message: job_pb2.NewJob, index: int, violations: list[Violation]) -> str:
+    text = message.input_json
     try:
-        match message.WhichOneof("body"):
-            case "input_json":
-                check_object(message.input_json, MAX_INPUT_BYTES)
-                return message.input_json
-            case "input":
-                return struct_json(message.input, MAX_INPUT_BYTES)
-            case _:
-                return "{}"
+        if text or message.HasField("input_json"):
+            check_object(text, MAX_INPUT_BYTES)
+            return text
+        return struct_json(message.input, MAX_INPUT_BYTES) if message.HasField("input") else "{}"
     except JsonInvalid as error:
-        violations.append(Violation(f"{path}.{message.WhichOneof('body')}", str(error)))
+        violations.append(Violation(f"jobs[{index}].{message.WhichOneof('body')}", str(error)))
         return "{}"
 
 
