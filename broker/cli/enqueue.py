@@ -26,7 +26,7 @@ from broker.cli.retry_option import RetryType
     "input_json",
     type=JsonObjectType(),
     default="{}",
-    help="What the executor gets: JSON, @FILE, or - for stdin.",
+    help="""What the executor gets: a JSON object like '{"to": "ada"}', the FILE that holds one, or - for stdin.""",
 )
 @click.option(
     "--delay", type=DurationType(), help="First run after this long (5s, 500ms, 2m). Default: at once."

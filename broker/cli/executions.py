@@ -48,14 +48,14 @@ _PREFIX = "EXECUTION_STATUS_"
     "--workload",
     type=JsonObjectType(),
     default="{}",
-    help="Overlays the playbook's: JSON, FILE, or - for stdin.",
+    help="""Overlays the playbook's: a JSON object like '{"limit": 5}', the FILE that holds one, or -.""",
 )
 @click.option(
     "--set",
     "settings",
     type=SettingType(),
     multiple=True,
-    help="Sets one value; dots go deeper, JSON values stay typed.",
+    help="Sets one value of the workload: limit=5, db.host=h; what is JSON stays typed. Repeatable.",
 )
 @click.option("--key", help="Idempotency key: the same start again is the first one. Default: a new one.")
 @click.option("--watch", is_flag=True, help="Show what happens until it ends; exit code 1 if it fails.")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NOTHING = "-"
 _GAP = "  "
+_LARGEST_EXACT = 2**53
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -121,7 +122,18 @@ def as_json(message: Message) -> dict[str, Any]:
     document: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return document
+    whole: dict[str, Any] = _with_whole_numbers(document)
+    return whole
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """The same with 2 in place of 2.0: a protobuf Value knows doubles only, and nobody wrote the point."""
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(member) for member in value]
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_EXACT
+    return int(value) if is_whole else value
 
 
 def pretty_json(text: str) -> str:

@@ -21,7 +21,7 @@ _REASONS = {
     "no_policy": "no retry policy, one attempt was all it had",
     "stop_when": "stop_when is true",
     "retry_when_false": "retry_when is false",
-    "attempts_exhausted": "all attempts are used up",
+    "attempts_exhausted": "no attempt is left",
     "deadline": "the next attempt would start after the deadline",
     "cancelled": "it was cancelled",
     "crashes_exhausted": "it took too many workers down with it",

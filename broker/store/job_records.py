@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 
 # The jobs of `ids` that meet the criteria, newest first. The latest verdict of a job that is in no lane tells dead from done:
-# after a job_dead nothing follows but a redrive.
+# after a job_dead nothing follows but a redrive. The job_dead of a job that never ran holds its failure.
 _RECORDS = """
 WITH matched AS MATERIALIZED (
   SELECT j.job_id, j.queue, j.kind, coalesce(lane.status, CASE trouble.kind WHEN 6 THEN 'dead' ELSE 'done' END) AS status,
@@ -82,7 +82,8 @@ WITH matched AS MATERIALIZED (
     SELECT event_id, kind, attempt FROM event_log e WHERE e.job_id = j.job_id AND e.kind >= 4
     ORDER BY e.event_id DESC LIMIT 1) trouble ON true
   LEFT JOIN LATERAL (
-    SELECT detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4 AND e.kind = 4
+    SELECT detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4
+      AND (e.kind = 4 OR e.kind = 6 AND e.attempt = 0 AND e.detail::json ->> 'error_type' IS NOT NULL)
     ORDER BY e.event_id DESC LIMIT 1) failure ON true
   LEFT JOIN LATERAL (
     SELECT detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4 AND e.kind IN (5, 6)

@@ -91,7 +91,7 @@ async def test_new_user_registers_runs_watches_and_looks(
     assert decisions == [
         "retry in 20 ms: retry_when is true",
         "retry in 30 ms: retry_when is true",
-        "dead: all attempts are used up",
+        "dead: no attempt is left",
     ]
     assert "failed at step fail_task" in watched.output.splitlines()[-1]
 
@@ -113,7 +113,7 @@ async def test_new_user_registers_runs_watches_and_looks(
     shown = await reprise("--broker", address, "executions", execution_id)
     assert "fail_task" in shown.output
     job = await reprise("--broker", address, "job", row["queue_id"])
-    assert "dead: all attempts are used up" in job.output
+    assert "dead: no attempt is left" in job.output
 
 
 async def test_watch_outlives_the_broker_that_it_began_with(

@@ -34,7 +34,7 @@ async def test_it_shows_the_attempts_the_decisions_and_the_rows(demo: Process, s
         "2/3 retry in 1.5 s: retry_when is true",
         "3/3 attempt started",
         "3/3 attempt failed: Exception: Test retry",
-        "3/3 dead: all attempts are used up",
+        "3/3 dead: no attempt is left",
     ]
     assert re.search(r"^\d+ +dead +3 +3 +-$", demo.output, re.MULTILINE)
     kinds = re.findall(r"^(action_\w+) +fail_task +\{", demo.output, re.MULTILINE)

@@ -1,6 +1,7 @@
 """A database comes to the schema of its broker once, under a lock; a broker on any other schema refuses to start."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -93,3 +94,12 @@ async def test_the_program_refuses_to_start_with_one_line_that_says_what_to_run(
     assert await broker.exit_code() != 0
     assert [line for line in broker.lines if "reprise migrate" in line]
     assert not [line for line in broker.lines if "Traceback" in line]
+
+
+async def test_the_instant_of_an_id_is_never_ahead_of_the_clock(database_url: str) -> None:
+    (behind,) = await Tables(database_url).rows(
+        """SELECT max(noetl.time_of(noetl.id_at(at)) - at), min(noetl.time_of(noetl.id_at(at)) - at)
+        FROM generate_series(timestamptz '2026-01-01', '2026-01-01 00:00:00.01', interval '1 microsecond') at"""
+    )
+
+    assert behind == (timedelta(0), timedelta(microseconds=-999))

@@ -54,18 +54,20 @@ def read_failure(message: job_pb2.Failure) -> ReadFailure:
 
 
 def recorded_failure_message(detail: str) -> job_pb2.Failure:
-    """The failure that an `action_error` event recorded; `detail` is that event's JSON."""
+    """The failure that an `action_error` event recorded, or the `job_dead` of a job that never ran; `detail` is its JSON."""
     # The result is the last but one member, and goes out as it came in: written anew its numbers could grow, or change.
-    facts, _, rest = detail.partition(_RESULT)
-    members: dict[str, Any] = json.loads(facts + "}")
+    facts, has_result, rest = detail.partition(_RESULT)
+    members: dict[str, Any] = json.loads(facts + "}" if has_result else detail)
     failure = job_pb2.Failure(
         message=members["error"],
         type=members["error_type"],
-        status_code=members["status_code"],
+        status_code=members.get("status_code"),
         stack_trace=members.get("stack_trace", ""),
     )
     if "retry_after_seconds" in members:
         failure.retry_after.CopyFrom(duration_message(timedelta(seconds=members["retry_after_seconds"])))
+    if not has_result:
+        return failure
     start = len(rest) - len(rest.lstrip(_JSON_BLANKS))
     result, end = json.JSONDecoder().raw_decode(rest, start)
     if result is not None:

@@ -466,7 +466,7 @@ class FailRequest(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     trace: _builtins.bool
-    """also return each decision's trace"""
+    """also return each decision's trace, as long as they fit in the answer"""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]:
         """1 to 1000"""
@@ -510,6 +510,8 @@ Global___FailedAttempt: _TypeAlias = FailedAttempt  # noqa: Y015
 
 @_typing.final
 class FailResponse(_message.Message):
+    """Traces are left out from where the decisions with theirs have more than 2 MiB together; each is kept with its event all the same."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int

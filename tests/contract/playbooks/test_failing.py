@@ -2,7 +2,10 @@
 
 from functools import partial
 
+import grpc
 import pytest
+from reprise.v1.queue_service_pb2 import JobFilter, ListJobsRequest
+from reprise.v1.queue_service_pb2_grpc import QueueServiceStub
 
 from tests.contract.client import DEAD, LOST, OK, RETRY
 from tests.contract.playbooks.catalog import RETRIED, playbook, python_step
@@ -69,7 +72,7 @@ async def test_execution_never_fails_while_a_retry_is_pending(start: Starter, mo
     "template", ["{{ workload.absent > 1 }}", "{{ 1 / workload.zero }}", "{{ workload.list < 3 }}"]
 )
 async def test_step_that_cannot_be_rendered_is_dead_without_an_attempt_and_says_where(
-    start: Starter, template: str
+    start: Starter, channel: grpc.aio.Channel, template: str
 ) -> None:
     run = await start(
         playbook(
@@ -97,6 +100,9 @@ async def test_step_that_cannot_be_rendered_is_dead_without_an_attempt_and_says_
     assert (dead.result["reason"], dead.result["error_type"]) == ("not_rendered", "template_error")
     assert dead.result["error"] == execution.failure.message
     assert await run.client.poll() == []
+    wanted = JobFilter(execution_id=run.execution_id, failure_type="template_error")
+    (job,) = (await QueueServiceStub(channel).ListJobs(ListJobsRequest(filter=wanted))).jobs
+    assert (job.step, job.last_failure.message) == ("task", execution.failure.message)
 
 
 async def test_step_that_cannot_be_rendered_lets_those_that_run_come_to_their_end(start: Starter) -> None:

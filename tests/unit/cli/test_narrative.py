@@ -35,7 +35,7 @@ def event(event_type: str, **facts: object) -> Event:
             event("action_retry", retry_delay_seconds=1.5, reason="retry_when"),
             "retry in 1.5 s: retry_when is true",
         ),
-        (event("job_dead", reason="attempts_exhausted"), "dead: all attempts are used up"),
+        (event("job_dead", reason="attempts_exhausted"), "dead: no attempt is left"),
         (event("job_dead", reason="something_new"), "dead: something new"),
         (
             event("lease_released", why="worker stopped"),

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 import pytest
 from reprise.v1.job_pb2 import JOB_STATUS_DEAD, Failure, Job
+from reprise.v1.playbook_service_pb2 import Execution
 from reprise.v1.queue_service_pb2 import ListJobsResponse
 
-from broker.cli.output import Column, Span, one_line, print_table
+from broker.cli.output import Column, Span, as_json, one_line, print_table
 from tests.unit.cli.peer import Peer, at
 
 DEAD = Job(
@@ -97,3 +98,10 @@ def test_reader_that_goes_away_is_no_error(peer: Peer) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     process.wait()
+
+
+def test_whole_numbers_of_values_are_shown_as_they_were_written() -> None:
+    execution = Execution()
+    execution.workload.update({"numbers": [2, 0.5, 1e300]})
+
+    assert str(as_json(execution)["workload"]) == "{'numbers': [2, 0.5, 1e+300]}"

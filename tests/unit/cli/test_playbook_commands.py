@@ -245,7 +245,7 @@ def test_executions_shows_one_with_its_steps(peer: Peer, run: Reprise) -> None:
     lines = run("executions", "42").stdout.splitlines()
 
     assert lines[0] == "execution 42 failed at step fetch after 2.5 s: ValueError: no"
-    assert ["workload", '{"n":', "1.0}"] in [line.split() for line in lines]
+    assert ["workload", '{"n":', "1}"] in [line.split() for line in lines]
     assert [line.split() for line in lines[-2:]] == [
         ["start", "-", "router", "-", "-"],
         ["fetch", "7", "dead", "3/3", "-"],
