@@ -26,6 +26,8 @@ _WORD = re.compile(r"[A-Za-z_]+")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READING = frozenset({"select", "values", "table", "with"})
 _CHANGING = frozenset({"insert", "update", "delete", "merge", "into"})
+_MAKES_ROUTINE = re.compile(r"create (or replace )?(function|procedure) ")
+_LONGEST_BEGINNING = len("create or replace procedure ")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
@@ -51,13 +53,11 @@ def commands_of(given: Mapping[str, Any]) -> list[str]:
 
 
 def statements_of(text: str) -> list[str]:
-    """The statements of a PostgreSQL text, without their semicolons; comments alone are no statement.
-
-    Bodies in the SQL standard's form (BEGIN ATOMIC … END) are not understood; quoted bodies are.
-    """
+    """The statements of a PostgreSQL text, without their semicolons; comments alone are no statement."""
     statements: list[str] = []
     start = place = 0
     says_something = False
+    nesting = _Nesting()
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:  # cannot be: the last alternative takes any character
@@ -72,13 +72,47 @@ def statements_of(text: str) -> list[str]:
                 says_something = True
             case "text":
                 says_something = True
-            case "end":
+                nesting.take(token.group())
+            case "end" if not nesting.is_open:
                 if says_something:
                     statements.append(text[start : token.start()].strip())
-                start, says_something = place, False
+                start, says_something, nesting = place, False, _Nesting()
     if says_something:
         statements.append(text[start:].strip())
     return statements
+
+
+class _Nesting:
+    """Where a semicolon is inside of a statement: in parentheses, and in a body in the SQL standard's form, BEGIN ATOMIC … END.
+
+    As psql tells it (psqlscan.l): only CREATE [OR REPLACE] FUNCTION or PROCEDURE has such a body, and CASE … END may stand in it.
+    """
+
+    def __init__(self) -> None:
+        self._beginning = ""
+        self._parentheses = 0
+        self._blocks = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a semicolon here ends no statement."""
+        return self._parentheses > 0 or self._blocks > 0
+
+    def take(self, token: str) -> None:
+        """The statement goes on with this word, quoted text or single character."""
+        word = token.lower()
+        if len(self._beginning) < _LONGEST_BEGINNING:
+            self._beginning += word + " "
+        if word == "(":
+            self._parentheses += 1
+        elif word == ")":
+            self._parentheses = max(0, self._parentheses - 1)
+        elif self._parentheses or not _MAKES_ROUTINE.match(self._beginning):
+            return
+        elif word == "begin" or (word == "case" and self._blocks):
+            self._blocks += 1
+        elif word == "end":
+            self._blocks = max(0, self._blocks - 1)
 
 
 def only_reads(statement: str) -> bool:

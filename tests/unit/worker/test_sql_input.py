@@ -7,6 +7,21 @@ import pytest
 from worker.executors.sql_input import commands_of, only_reads, statements_of
 from worker.failure import JobFailed
 
+STANDARD_BODY = """CREATE OR REPLACE FUNCTION f(a int) RETURNS int LANGUAGE sql
+BEGIN ATOMIC
+  SELECT CASE WHEN a > 1 THEN 2 END;
+  SELECT a;
+END"""
+RULE = "CREATE RULE twice AS ON INSERT TO t DO (SELECT 1; SELECT 2)"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [[STANDARD_BODY, "SELECT f(1)"], ["BEGIN", "SELECT 1", "END"], [RULE, "SELECT ')'", "SELECT 3"]],
+)
+def test_semicolon_inside_of_a_body_ends_no_statement(statements: list[str]) -> None:
+    assert statements_of("; ".join(statements)) == statements
+
 
 @pytest.mark.parametrize(
     ("text", "statements"),
