@@ -29,6 +29,7 @@ from broker.hints import Speaker
 from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.tokens import TokenCodec
 from broker.maintenance import MAINTENANCE_SECONDS, Maintenance
+from broker.retention import RETENTION_SECONDS, Retention
 from broker.service.broker_service import BrokerService
 from broker.service.health import Health
 from broker.service.playbook_reads import PlaybookReads
@@ -109,7 +110,10 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))
     maintenance = Maintenance(config.database_url)
     upkeep = Timer("upkeep", maintenance, MAINTENANCE_SECONDS)
-    for actor in (*sweeps, maintenance, speaker):
+    retention = Retention(config.database_url, config.retention_days)
+    old_jobs = Timer("retention", retention, RETENTION_SECONDS)
+    timers = [due, expiry, upkeep] + ([old_jobs] if config.retention_days else [])
+    for actor in (*sweeps, maintenance, retention, speaker):
         stack.push_async_callback(actor.close)
 
     reader = Reader(config.database_url)
@@ -146,9 +150,9 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     leaser = asyncio.create_task(dispatcher.run())
     leaser.add_done_callback(_report_end)
     stack.push_async_callback(_stopped, dispatcher, leaser)
-    ears = Ears(dispatcher, speaker, health, (due.wake, expiry.wake, upkeep.wake))
+    ears = Ears(dispatcher, speaker, health, [timer.wake for timer in timers])
     listener = Listener(config.database_url, speaker.broker_id, ears)
-    for run in (due.run, expiry.run, upkeep.run, speaker.run, listener.run):
+    for run in (*(timer.run for timer in timers), speaker.run, listener.run):
         task = asyncio.create_task(run())
         task.add_done_callback(_report_end)
         stack.push_async_callback(_cancelled, task)

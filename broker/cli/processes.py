@@ -10,6 +10,8 @@ import sys
 
 import click
 
+from broker.config import RETENTION_DAYS, BrokerConfig
+
 _database_url = click.option(
     "--database-url",
     envvar="REPRISE_DATABASE_URL",
@@ -50,6 +52,15 @@ _database_url = click.option(
 )
 @click.option("--process", type=int, hidden=True, help="The number of this process, of several.")
 @click.option(
+    "--retention-days",
+    envvar="REPRISE_RETENTION_DAYS",
+    show_envvar=True,
+    default=RETENTION_DAYS,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How long jobs and executions are kept after their end; 0: for ever.",
+)
+@click.option(
     "--log-level",
     envvar="REPRISE_LOG_LEVEL",
     show_envvar=True,
@@ -59,33 +70,46 @@ _database_url = click.option(
     help="How much to log to standard error.",
 )
 def broker(
-    listen: str, database_url: str, migrate_first: bool, processes: int, process: int | None, log_level: str
+    listen: str,
+    database_url: str,
+    migrate_first: bool,
+    processes: int,
+    process: int | None,
+    retention_days: int,
+    log_level: str,
 ) -> None:
     """Run a broker until SIGTERM or Ctrl-C. Prints `ready listen=HOST:PORT` to standard error."""
     _log_to_stderr(log_level, process)
     if process is None and processes > 1:
-        _run_several(listen, database_url, migrate_first, processes, log_level)
+        _run_several(listen, database_url, migrate_first, processes, retention_days, log_level)
     else:
-        _run_one(listen, database_url, migrate_first, process)
+        config = BrokerConfig(
+            database_url,
+            listen,
+            migrate_first,
+            shares_port=process is not None,
+            retention_days=retention_days,
+        )
+        _run_one(config, process)
 
 
-def _run_one(listen: str, database_url: str, migrate_first: bool, process: int | None) -> None:
+def _run_one(config: BrokerConfig, process: int | None) -> None:
     """Serves in this process; as one of several it says so on its standard output, to the process that started it."""
     import psycopg
 
-    from broker.config import BrokerConfig
     from broker.errors import RepriseError
     from broker.server import ListenFailed, serve
     from broker.store.migrate import SchemaMismatch
 
-    config = BrokerConfig(database_url, listen, migrate_first, shares_port=process is not None)
     try:
         asyncio.run(serve(config, _announce if process is None else click.echo))
     except (SchemaMismatch, ListenFailed, RepriseError, psycopg.Error) as error:
         raise click.ClickException(str(error).strip()) from error
 
 
-def _run_several(listen: str, database_url: str, migrate_first: bool, processes: int, log_level: str) -> None:
+def _run_several(
+    listen: str, database_url: str, migrate_first: bool, processes: int, retention_days: int, log_level: str
+) -> None:
     """Serves in processes of their own. This one must not touch gRPC."""
     from broker.supervisor.fleet import Fleet, PortTaken, ProcessEnded
 
@@ -98,6 +122,8 @@ def _run_several(listen: str, database_url: str, migrate_first: bool, processes:
             address,
             "--log-level",
             log_level,
+            "--retention-days",
+            str(retention_days),
             *(["--migrate"] if migrate_first else []),
         ]
 

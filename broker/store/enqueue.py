@@ -3,6 +3,7 @@
 Must not check jobs: what comes here fits the tables.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -92,9 +93,15 @@ ORDER BY x.item"""
 _INTERN_POLICY = "INSERT INTO retry_policy (body) SELECT unnest(%b::text[]) ORDER BY 1 ON CONFLICT DO NOTHING"
 _POLICY_IDS = "SELECT body, policy_id FROM retry_policy WHERE body = ANY(%b::text[])"
 _POLICY_BODIES = "SELECT policy_id, body FROM retry_policy WHERE policy_id = ANY(%b::int4[])"
-_REGISTER_QUEUES = "INSERT INTO queue_name (name) SELECT unnest(%b::text[]) ORDER BY 1 ON CONFLICT DO NOTHING"
+# A queue that is in use says so every day: retention drops the names of others.
+_REGISTER_QUEUES = """
+INSERT INTO queue_name (name) SELECT unnest(%b::text[]) ORDER BY 1
+ON CONFLICT (name) DO UPDATE SET used_on = excluded.used_on WHERE queue_name.used_on < excluded.used_on
+"""
 
 _KNOWN_LIMIT = 100_000
+# Much less than a day, the shortest age of retention.
+_QUEUES_KNOWN_SECONDS = 3600.0
 
 
 class Placed(NamedTuple):
@@ -114,6 +121,7 @@ class Enqueuer:
         self._session = session
         self._policy_ids: dict[str | None, int] = {}
         self._queues: set[str] = set()
+        self._queues_known_until = 0.0  # on the loop's clock
 
     async def put(self, jobs: Sequence[NewJob], calls: Sequence[int]) -> list[Placed]:
         """Places for `jobs`, in order; `calls[i]` numbers the call that job i belongs to: a call is put in whole or not at all.
@@ -162,6 +170,10 @@ class Enqueuer:
 
     async def _know(self, queues: Iterable[str], policies: Iterable[str | None]) -> None:
         """Makes sure that each of these queues and policies has its row; costs nothing once they are known."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._queues_known_until:
+            self._queues = set()
+            self._queues_known_until = now + _QUEUES_KNOWN_SECONDS
         new_queues = set(queues) - self._queues
         if new_queues:
             await self._session.rows(_REGISTER_QUEUES, (Texts(new_queues),))

@@ -176,12 +176,14 @@ async def start(
     session: Session, path: str, version: int, workload: str, given: str, key: str | None
 ) -> int | StartedBefore:
     """The id of a new execution, or the one that `key` stands for. Raises Unavailable."""
-    row = await session.row(_START, (path, version, workload, given, key))
-    if row is not None:
-        return int(row[0])
-    before = await session.row(_STARTED_BEFORE, (given, path, key))
-    assert before is not None
-    return StartedBefore._make(before)
+    while True:
+        row = await session.row(_START, (path, version, workload, given, key))
+        if row is not None:
+            return int(row[0])
+        before = await session.row(_STARTED_BEFORE, (given, path, key))
+        if before is not None:
+            return StartedBefore._make(before)
+        # The key was freed between the two statements: now it can be taken.
 
 
 async def executions_of(session: Session, job_ids: Iterable[int]) -> list[int]:

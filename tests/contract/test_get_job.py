@@ -22,6 +22,8 @@ from reprise.v1.job_pb2 import (
 from reprise.v1.retry_pb2 import RetryPolicy
 
 from tests.contract.queue_client import FAILURE, QueueClient, reason_of
+from tests.contract.waiting import eventually
+from tests.fixtures_database import MoveClock
 
 
 @pytest.fixture
@@ -140,3 +142,22 @@ async def test_the_largest_possible_job_fits_in_a_message(client: QueueClient) -
 async def test_no_message_has_a_field_that_json_cannot_show(client: QueueClient) -> None:
     for job_id in (await client.in_every_status()).values():
         assert json_format.MessageToDict(await client.job(job_id, full=True))["jobId"] == str(job_id)
+
+
+async def test_a_job_is_not_found_once_its_retention_is_over(
+    client: QueueClient, move_clock: MoveClock
+) -> None:
+    (job_id,) = await client.enqueue(NewJob(kind="k"))
+    await client.complete((await client.lease())[0])
+    await client.job(job_id)
+
+    await move_clock(9 * 86_400)
+
+    async def is_gone() -> bool:
+        try:
+            await client.job(job_id)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.NOT_FOUND
+        return False
+
+    await eventually(is_gone)
