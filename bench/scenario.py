@@ -64,6 +64,7 @@ SCENARIOS = (
     Scenario("retries", "the retry path: jobs that fail twice, decided by an expression"),
     Scenario("scale", "the same on a database of 12 million jobs and on an empty one, and every read there"),
     Scenario("snapshot", "mixed lifecycles while a session holds an old snapshot for five minutes"),
+    Scenario("partitions", "single jobs while partitions are made and dropped"),
     Scenario("worker", "the Python worker: no-op handlers of one process, and python steps"),
     Scenario("idle", "the CPU of broker and database while workers wait and nothing happens"),
     Scenario("peers", "other queues on the same PostgreSQL, turn by turn with Reprise"),
