@@ -68,6 +68,14 @@ class Grant(NamedTuple):
         return Delivery(self.lease_id, self.job_id, self.execution_id, self.expires_at)
 
 
+class Taker(NamedTuple):
+    """A stream that takes leases, by a number that stands for it in the slots."""
+
+    stream: int
+    worker_id: str
+    lease_seconds: float
+
+
 class Delivery(NamedTuple):
     """A granted lease: as much of it as giving it back, or a word about it, takes."""
 

@@ -102,6 +102,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     lifecycle = Lifecycle(config.database_url, signals, random.random)
     stack.push_async_callback(lifecycle.close)
     dispatcher = Dispatcher(config.database_url, signals, lifecycle.give_back)
+    lifecycle.offer_to(dispatcher)
     stack.push_async_callback(dispatcher.close)
 
     speaker = Speaker(config.database_url, dispatcher.wanted, dispatcher.promises)

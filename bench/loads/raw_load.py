@@ -12,11 +12,11 @@ from bench.measurement import Row, tell
 from bench.metering import Meter
 from bench.report.medians import percentiles
 from bench.workload import KIND, MAX_ATTEMPTS, RESULT, STREAMS, Figure, Task
-from broker.job import NewJob
+from broker.job import NewJob, Taker
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store.enqueue import Enqueuer
 from broker.store.finish import Completion, complete
-from broker.store.grant import Lane, Taker, grant
+from broker.store.grant import Lane, grant
 from broker.store.session import Session
 
 _LEASE_SECONDS = 30.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -9,11 +10,13 @@ from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan
+from broker.dispatcher.match import match
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
-from broker.job import Arrival, Delivery, Grant
+from broker.job import Arrival, Delivery, Grant, NewJob
 from broker.lifecycle.signals import Signals
+from broker.lifecycle.takers import Reservation
 from broker.store.grant import discover, floor_seconds_ago, grant
 from broker.store.session import Session
 
@@ -130,6 +133,26 @@ class Dispatcher:
     def wanted(self) -> set[str]:
         """The queues that streams with credits wait for."""
         return {queue for stream in self._hungry.values() for queue in stream.queues}
+
+    # New jobs that need not wait
+
+    def reserve(self, jobs: Sequence[NewJob]) -> Reservation:
+        """The streams that take some of `jobs` at once; their credits are kept until `take`."""
+        if not self._hungry or self._stopping:
+            return Reservation()
+        slots = match(jobs, self._hungry.values(), self._queues)
+        credit = _per_stream(slots)
+        for number, most in credit.items():
+            self._streams[number].reserve(most)
+        return Reservation(slots, {number: taker_of(self._streams[number]) for number in credit})
+
+    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
+        """Delivers what was leased to the streams of `reservation`, and frees the credits that were not used."""
+        credit = _per_stream(reservation.slots)
+        self._deliver(granted, credit)
+        polls = any(number in self._streams and self._streams[number].polls for number in credit)
+        if polls or len(granted) < sum(credit.values()):
+            self._wake.set()
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
@@ -257,6 +280,7 @@ class Dispatcher:
             if (
                 stream.polls
                 and not stream.settled
+                and not stream.reserved
                 and not any(self._queues[queue].promises for queue in stream.queues)
             ):
                 stream.settled = True
@@ -284,6 +308,10 @@ class Dispatcher:
         for lanes in planned.values():
             lanes.may_have_jobs = False
             lanes.in_flight = True
+        credit = _per_stream(plan.slots)
+        for number, most in credit.items():
+            self._streams[number].reserve(most)
+        granted: list[Grant] = []
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except BaseException:
@@ -294,7 +322,12 @@ class Dispatcher:
         finally:
             for lanes in planned.values():
                 lanes.in_flight = False
-        counts = self._deliver(granted, planned)
+            self._deliver(granted, credit)
+        counts: dict[str, int] = {}
+        for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
+            seqs = [lease.seq for lease in lane]
+            planned[queue].floors[priority].leased(seqs[-1])
+            counts[queue] = counts.get(queue, 0) + len(seqs)
         for lanes in planned.values():
             exhausted = counts.get(lanes.name, 0) < plan.quotas[lanes.name]
             for floor in lanes.floors.values():
@@ -307,40 +340,37 @@ class Dispatcher:
         fitting = _BYTES_PER_STATEMENT / max(self._typical_bytes, 1.0)
         return max(1, min(LEASES_PER_STATEMENT, int(fitting)))
 
-    def _deliver(self, granted: Sequence[Grant], planned: Mapping[str, QueueLanes]) -> dict[str, int]:
-        if not granted:
-            return {}
-        counts: dict[str, int] = {}
-        for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
-            seqs = [lease.seq for lease in lane]
-            planned[queue].floors[priority].leased(seqs[-1])
-            counts[queue] = counts.get(queue, 0) + len(seqs)
+    def _deliver(self, granted: Sequence[Grant], credit: Mapping[int, int]) -> None:
+        """Brings leases to their streams. `credit`: what was reserved, by stream; what is left of it is free again.
+
+        Who was served goes to the end of the line; who has no credits left leaves it.
+        """
         shares: dict[int, list[Grant]] = {}
         for lease in granted:
             shares.setdefault(lease.stream, []).append(lease)
-        for number, leases in shares.items():
+        for number, most in credit.items():
             stream = self._streams.get(number)
+            leases = shares.get(number, [])
             if stream is None:
                 self._return([lease.delivery for lease in leases])
-            else:
+                continue
+            stream.free(most - len(leases))
+            if leases:
                 stream.deliver(leases)
                 self.holdings.add(stream, leases)
-        latest = sum(len(lease.input) for lease in granted) / len(granted)
-        self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
-        self._take_turns(shares)
-        self._signals.leased_for(min(lease.lease_seconds for lease in granted))
-        executions = {lease.execution_id for lease in granted if lease.execution_id is not None}
-        self._signals.execution_changed(executions)
-        return counts
-
-    def _take_turns(self, served: Iterable[int]) -> None:
-        """Who was served goes to the end of the line; who has no credits left leaves it."""
-        for number in served:
-            stream = self._hungry.pop(number, None)
-            if stream is not None and stream.credits > 0:
-                self._hungry[number] = stream
+                self._hungry.pop(number, None)
+            if stream.credits > 0:
+                self._hungry.setdefault(number, stream)
+        if granted:
+            latest = sum(len(lease.input) for lease in granted) / len(granted)
+            self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
+            self._signals.leased_for(min(lease.lease_seconds for lease in granted))
+            executions = {lease.execution_id for lease in granted if lease.execution_id is not None}
+            self._signals.execution_changed(executions)
 
     def _return(self, leases: Sequence[Delivery]) -> None:
+        if not leases:
+            return
         self.holdings.drop(leases)
         task = asyncio.create_task(self._give_back_safely(leases))
         self._returning.add(task)
@@ -354,3 +384,8 @@ class Dispatcher:
             _log.warning(
                 "undelivered leases could not be given back count=%d error=%r", len(leases), str(error)
             )
+
+
+def _per_stream(slots: Iterable[int | None]) -> dict[int, int]:
+    """How many of the slots each stream has."""
+    return {number: count for number, count in Counter(slots).items() if number is not None}

@@ -91,6 +91,11 @@ class QueueLanes:
         """Whether a lease statement might find a job here now."""
         return not self.explored or (self.may_have_jobs and bool(self.floors))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits here, as far as this broker has looked, and no statement looks right now."""
+        return not self.promises and not self.in_flight
+
     def arrive(self, arrival: Arrival) -> None:
         """A job has become available."""
         floor = self.floors.get(arrival.priority)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.stream import LeaseStream
-from broker.store.grant import Lane, Taker
+from broker.job import Taker
+from broker.store.grant import Lane
 
 # Leases of one statement: at 500 its cost per lease is near its least, and it still takes only some 10 ms (measured 2026-11).
 LEASES_PER_STATEMENT = 500
@@ -33,7 +34,7 @@ def make_plan(
     """
     waiting: dict[str, list[LeaseStream]] = {}
     for stream in hungry:
-        if stream.is_full:
+        if stream.is_full or stream.credits <= 0:
             continue
         for queue in stream.queues:
             if queues[queue].may_have_jobs and queues[queue].floors:
@@ -48,21 +49,27 @@ def make_plan(
         if room <= 0:
             break
         first_slot = len(slots)
-        slots.extend(_by_turns(streams, room))
+        slots.extend(by_turns({stream.number: stream.credits for stream in streams}, room))
         quotas[queue] = len(slots) - first_slot
         for priority, floor in queues[queue].floors.items():
             lanes.append(Lane(queue, priority, floor.start, quotas[queue], first_slot))
         for stream in streams:
-            takers[stream.number] = Taker(stream.number, stream.worker_id, stream.lease_seconds)
+            takers[stream.number] = taker_of(stream)
     return Plan(lanes, slots, list(takers.values()), quotas) if lanes else None
 
 
-def _by_turns(streams: list[LeaseStream], room: int) -> list[int]:
-    """Stream numbers, one of each in turn, as often as it has credits, at most `room`."""
-    if len(streams) == 1:
-        return [streams[0].number] * min(room, streams[0].credits)
+def taker_of(stream: LeaseStream) -> Taker:
+    """The stream as a lease statement sees it."""
+    return Taker(stream.number, stream.worker_id, stream.lease_seconds)
+
+
+def by_turns(credit: Mapping[int, int], room: int) -> list[int]:
+    """Stream numbers, one of each in turn, as often as it has credits (1 or more), at most `room`."""
+    if len(credit) == 1:
+        ((number, most),) = credit.items()
+        return [number] * min(room, most)
     slots: list[int] = []
-    credit_left = {stream.number: stream.credits for stream in streams}
+    credit_left = dict(credit)
     while credit_left and len(slots) < room:
         for number in list(credit_left)[: room - len(slots)]:
             slots.append(number)

@@ -28,6 +28,7 @@ class LeaseStream:
     queues: tuple[str, ...]
     lease_seconds: float
     credits: int = 0
+    reserved: int = 0  # credits that are kept for statements in flight
     polls: bool = False  # its client closed its side: it ends when nothing more is to be had
     settled: bool = False  # for one that polls: all its queues were looked at and had nothing more
     over: bool = False  # the call has ended
@@ -38,13 +39,28 @@ class LeaseStream:
     unreceived: dict[int, Delivery] = field(default_factory=dict)  # by lease_id
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def reserve(self, credit: int) -> None:
+        """Keeps credits for a statement, so that no other one takes them meanwhile."""
+        self.credits -= credit
+        self.reserved += credit
+
+    def free(self, credit: int) -> None:
+        """Credits that were reserved were not needed."""
+        self.reserved -= credit
+        self.credits += credit
+
     def deliver(self, grants: Sequence[Grant]) -> None:
-        """Hands leases to the edge; each uses one credit."""
-        self.credits -= len(grants)
+        """Hands leases to the edge; each uses one credit that was reserved."""
+        self.reserved -= len(grants)
         self.settled = False
         self.outbox.extend(grants)
         self.unsent_bytes += sum(len(grant.input) for grant in grants)
         self.changed.set()
+
+    @property
+    def open_credits(self) -> int:
+        """How many more leases its client has asked for."""
+        return self.credits + self.reserved
 
     @property
     def is_full(self) -> bool:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from broker.batching import Shared, weight_of
 from broker.errors import AlreadyExists, RepriseError
-from broker.job import Arrival, Enqueued, NewJob
+from broker.job import Arrival, Enqueued, Grant, NewJob
 from broker.json_text import same_json
 from broker.lifecycle.signals import Signals
+from broker.lifecycle.takers import Nobody, Reservation, Takers
 from broker.store.enqueue import Enqueuer, Placed
 from broker.store.session import Session
 
@@ -37,12 +38,13 @@ class _Round:
 
 
 class Enqueue:
-    """The verb, shared by all calls of this broker."""
+    """The verb, shared by all calls of this broker. Whoever wires the broker sets `takers`."""
 
     def __init__(self, database_url: str, signals: Signals) -> None:
         self._session = Session(database_url)
         self._enqueuer = Enqueuer(self._session)
         self._signals = signals
+        self.takers: Takers = Nobody()
         self._shared: Shared[Call, Answer] = Shared(self._run, _weigh, _JOBS_PER_STATEMENT)
 
     async def __call__(self, jobs: Call) -> Answer:
@@ -80,15 +82,24 @@ class Enqueue:
     async def _put(self, this_round: _Round) -> dict[int, Answer | Exception]:
         if not this_round.jobs:
             return {}
-        placed = await self._enqueuer.put(this_round.jobs, this_round.owners)
-        self._announce(this_round.jobs, placed)
+        jobs = this_round.jobs
+        reservation = self.takers.reserve(jobs)
+        granted: list[Grant] = []
+        try:
+            placed = await self._enqueuer.put(
+                jobs, this_round.owners, reservation.slots, list(reservation.takers.values())
+            )
+            granted = _granted(jobs, placed, reservation)
+        finally:
+            self.takers.take(reservation, granted)
+        self._announce(jobs, placed)
         return {call: _answer(placed, items) for call, items in this_round.items.items()}
 
     def _announce(self, jobs: Sequence[NewJob], placed: Sequence[Placed]) -> None:
         lanes: dict[tuple[str, int], list[int]] = {}
         delays: list[float] = []
         for job, place in zip(jobs, placed, strict=True):
-            if not place.created or place.refused:
+            if not place.created or place.refused or place.lease_id is not None:
                 continue
             if place.due_in_seconds is not None:
                 delays.append(place.due_in_seconds)
@@ -98,6 +109,42 @@ class Enqueue:
             self._signals.arrived([Arrival(*lane, min(seqs)) for lane, seqs in lanes.items()])
         if delays:
             self._signals.due_in(min(delays))
+
+
+def _granted(jobs: Sequence[NewJob], placed: Sequence[Placed], reservation: Reservation) -> list[Grant]:
+    """The leases of the jobs that streams took as they came in."""
+    granted = []
+    for job, place, stream in zip(jobs, placed, reservation.slots, strict=False):
+        if stream is None or place.lease_id is None or place.expires_at is None:
+            continue
+        lease_seconds = reservation.takers[stream].lease_seconds
+        if job.attempt_timeout_seconds is not None:
+            lease_seconds = min(lease_seconds, job.attempt_timeout_seconds)
+        granted.append(
+            Grant(
+                stream=stream,
+                lease_id=place.lease_id,
+                job_id=place.job_id,
+                seq=place.job_id,
+                input=job.input,
+                traceparent=job.traceparent,
+                checkpoint=None,
+                last_failure=None,
+                queue=job.queue,
+                priority=job.priority,
+                kind=job.kind,
+                attempt=1,
+                max_attempts=job.max_attempts,
+                lease_seconds=lease_seconds,
+                expires_at=place.expires_at,
+                execution_id=job.execution_id,
+                step=job.step,
+                attempt_timeout_seconds=job.attempt_timeout_seconds,
+                dependency=job.dependency,
+                labels=job.labels,
+            )
+        )
+    return granted
 
 
 def _weigh(jobs: Call) -> int:

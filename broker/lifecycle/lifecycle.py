@@ -14,6 +14,7 @@ from broker.lifecycle.judge import Judge
 from broker.lifecycle.release import Release
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.steps import Steps
+from broker.lifecycle.takers import Takers
 from broker.lifecycle.tokens import LeaseRef
 from broker.lifecycle.turns import Turns
 from broker.store.session import Session
@@ -34,6 +35,10 @@ class Lifecycle:
         self._turns = Turns(database_url, signals)
         self._steps = Steps(self._turns, judge, signals)
         self.executions = Executions(self._turns, signals)
+
+    def offer_to(self, takers: Takers) -> None:
+        """New jobs are offered to these streams from now on, before they wait."""
+        self._enqueue.takers = takers
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Puts jobs in, all or none. Raises AlreadyExists, Unavailable, LimitExceeded."""

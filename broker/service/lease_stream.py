@@ -99,7 +99,7 @@ async def _responses(
 
 
 def _poll_is_over(stream: LeaseStream, *, delivered: bool, waited: bool) -> bool:
-    return stream.credits <= 0 or (stream.settled and (delivered or waited))
+    return stream.open_credits <= 0 or (stream.settled and (delivered or waited))
 
 
 async def _changed(
@@ -156,7 +156,7 @@ async def _read(
 def _take_request(
     request: pb.LeaseRequest, stream: LeaseStream, dispatcher: Dispatcher, codec: TokenCodec
 ) -> None:
-    if request.credits < 0 or stream.credits + request.credits > _MAX_CREDITS:
+    if request.credits < 0 or stream.open_credits + request.credits > _MAX_CREDITS:
         raise InvalidArgument(
             Violation("credits", f"must be 0 or more, and unused ones at most {_MAX_CREDITS} together")
         )

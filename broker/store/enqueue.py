@@ -1,16 +1,18 @@
-"""Puts jobs in: bodies into `job`, places into `ready` or `delayed`, an event each; one statement for many calls.
+"""Puts jobs in: bodies into `job`, places into `ready`, `delayed` or `lease`, an event each; one statement for many calls.
 
-Must not check jobs: what comes here fits the tables.
+Must not check jobs: what comes here fits the tables. Must not choose who takes a job at once: the dispatcher says.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 from psycopg import errors as pg_errors
 
 from broker.errors import Unavailable
-from broker.job import NewJob
+from broker.job import NewJob, Taker
 from broker.store.arrays import Float8s, Instants, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 from broker.store.upkeep import ensure_partitions
@@ -21,9 +23,9 @@ WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) 
 x AS MATERIALIZED (
   SELECT u.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS job_id
   FROM unnest(%b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::int2[], %b::float8[], %b::timestamptz[],
-      %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[], %b::int4[])
+      %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[], %b::int4[], %b::int4[])
     WITH ORDINALITY u(queue, kind, input, priority, policy_id, max_attempts, delay_seconds, run_at,
-      key, dependency, attempt_timeout_seconds, labels, traceparent, execution_id, step, call, item)
+      key, dependency, attempt_timeout_seconds, labels, traceparent, execution_id, step, call, stream, item)
 ),
 """
 
@@ -45,50 +47,99 @@ k AS (
 ),
 """
 
-_PUT = """
+_BODIES = """
 body AS (
   INSERT INTO job (job_id, execution_id, policy_id, priority, max_attempts, queue, kind, step, input, attempt_timeout_seconds,
     idempotency_key, dependency, traceparent, labels)
   SELECT job_id, execution_id, policy_id, priority, max_attempts, queue, kind, step, input, attempt_timeout_seconds,
     key, dependency, traceparent, labels::jsonb FROM {jobs}
 ),
-due AS MATERIALIZED (
-  SELECT n.*, CASE WHEN run_at > t.now THEN run_at WHEN delay_seconds > 0 THEN t.now + delay_seconds * interval '1 second' END AS due_at
-  FROM {jobs} n, t
+"""
+
+# Jobs that no stream takes wait: for a worker, or for their time.
+_WAIT = """
+waiting AS MATERIALIZED (
+  SELECT item, job_id, queue, priority, execution_id, step,
+    CASE WHEN run_at > t.now THEN run_at WHEN delay_seconds > 0 THEN t.now + delay_seconds * interval '1 second' END AS due_at
+  FROM {jobs} n, t WHERE stream IS NULL
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
-  SELECT queue, priority, job_id, job_id, 0, 0 FROM due WHERE due_at IS NULL
+  SELECT queue, priority, job_id, job_id, 0, 0 FROM waiting WHERE due_at IS NULL
 ),
 scheduled AS (
   INSERT INTO delayed (due_at, job_id, priority, attempts, queue)
-  SELECT due_at, job_id, priority, 0, queue FROM due WHERE due_at IS NOT NULL
+  SELECT due_at, job_id, priority, 0, queue FROM waiting WHERE due_at IS NOT NULL
 ),
-logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, step)
-  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 1, 0, step FROM {jobs}
-)
 """
 
-# Puts jobs in, none of which has an idempotency key.
-_ENQUEUE = (
-    _JOBS
-    + _PUT.format(jobs="x")
-    + "SELECT job_id, extract(epoch FROM due_at - t.now)::float8 FROM due, t ORDER BY item"
-)
+# The others are leased as they come in: no row in `ready`, no second statement, and nothing read back that the broker has at hand.
+_TAKE = """
+taken AS MATERIALIZED (
+  SELECT item, job_id, queue, priority, execution_id, step, max_attempts, worker_id, lease_seconds,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS enqueued_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
+    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS started_id,
+    (SELECT now FROM t) + least(lease_seconds, attempt_timeout_seconds) * interval '1 second' AS expires_at,
+    (SELECT now FROM t) + attempt_timeout_seconds * interval '1 second' AS timeout_at
+  FROM {jobs} n JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
+),
+leased AS (
+  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue)
+  SELECT lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, 1, 0, queue FROM taken
+),
+"""
 
-# Puts jobs in, those whose key is new.
-_ENQUEUE_KEYED = (
-    _JOBS
-    + _KEYED
-    + _PUT.format(jobs="n")
-    + """
-SELECT coalesce(seen.job_id, x.job_id), extract(epoch FROM due.due_at - t.now)::float8, seen.item IS NULL,
-  x.call IN (SELECT call FROM seen WHERE NOT same), NOT coalesce(seen.same, true)
-FROM x CROSS JOIN t LEFT JOIN seen USING (item) LEFT JOIN due USING (item)
-WHERE noetl.refuse_race((SELECT count(*) FROM n WHERE key IS NOT NULL) - (SELECT count(*) FROM k))
-ORDER BY x.item"""
+_LOG = "logged AS (INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id) {events}),"
+_WAIT_EVENTS = """
+  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 1, 0, NULL::int2, step, NULL::text FROM waiting
+"""
+_TAKE_EVENTS = """
+  SELECT event_id, job_id, execution_id, kind, attempt, granted, step, worker
+  FROM taken CROSS JOIN LATERAL (VALUES (enqueued_id, 1, 0, NULL::int2, NULL::text), (started_id, 2, 1, max_attempts, worker_id))
+    e(event_id, kind, attempt, granted, worker)
+"""
+
+_WAIT_PLACES = (
+    "SELECT item, job_id, due_at, NULL::int8 AS lease_id, NULL::timestamptz AS expires_at FROM waiting"
 )
+_TAKE_PLACES = "SELECT item, job_id, NULL::timestamptz AS due_at, lease_id, expires_at FROM taken"
+
+_ANSWER = """
+placed AS ({places})
+SELECT job_id, extract(epoch FROM due_at - t.now)::float8, lease_id, expires_at FROM placed, t ORDER BY item
+"""
+
+_ANSWER_KEYED = """
+placed AS ({places})
+SELECT coalesce(seen.job_id, x.job_id), extract(epoch FROM due_at - t.now)::float8, lease_id, expires_at,
+  seen.item IS NULL, x.call IN (SELECT call FROM seen WHERE NOT same), NOT coalesce(seen.same, true)
+FROM x CROSS JOIN t LEFT JOIN seen USING (item) LEFT JOIN placed USING (item)
+WHERE noetl.refuse_race((SELECT count(*) FROM n WHERE key IS NOT NULL) - (SELECT count(*) FROM k))
+ORDER BY x.item
+"""
+
+
+@cache
+def _statement(*, keyed: bool, wait: bool, take: bool) -> str:
+    """Puts jobs in; a part for what none of them needs is left out. `keyed`: some have an idempotency key, of which only new ones are
+    put in; `wait`: some are not taken at once; `take`: some are.
+    """
+    parts = [_JOBS, _KEYED if keyed else "", _BODIES]
+    events, places = [], []
+    if wait:
+        parts.append(_WAIT)
+        events.append(_WAIT_EVENTS)
+        places.append(_WAIT_PLACES)
+    if take:
+        parts.append(_TAKE)
+        events.append(_TAKE_EVENTS)
+        places.append(_TAKE_PLACES)
+    parts += [_LOG, _ANSWER_KEYED if keyed else _ANSWER]
+    return "".join(parts).format(
+        jobs="n" if keyed else "x", events=" UNION ALL ".join(events), places=" UNION ALL ".join(places)
+    )
+
 
 _INTERN_POLICY = "INSERT INTO retry_policy (body) SELECT unnest(%b::text[]) ORDER BY 1 ON CONFLICT DO NOTHING"
 _POLICY_IDS = "SELECT body, policy_id FROM retry_policy WHERE body = ANY(%b::text[])"
@@ -105,10 +156,14 @@ _QUEUES_KNOWN_SECONDS = 3600.0
 
 
 class Placed(NamedTuple):
-    """One job of an enqueue statement; `due_in_seconds` is None when it is available at once or was there already."""
+    """One job of an enqueue statement. `due_in_seconds` is None when it is available at once or was there already; `lease_id` and
+    `expires_at` are None unless a stream has taken it.
+    """
 
     job_id: int
     due_in_seconds: float | None
+    lease_id: int | None
+    expires_at: datetime | None
     created: bool = True
     refused: bool = False  # its call was not put in
     conflicts: bool = False  # because the key of this very job belongs to another one
@@ -123,16 +178,23 @@ class Enqueuer:
         self._queues: set[str] = set()
         self._queues_known_until = 0.0  # on the loop's clock
 
-    async def put(self, jobs: Sequence[NewJob], calls: Sequence[int]) -> list[Placed]:
+    async def put(
+        self,
+        jobs: Sequence[NewJob],
+        calls: Sequence[int],
+        slots: Sequence[int | None] = (),
+        takers: Sequence[Taker] = (),
+    ) -> list[Placed]:
         """Places for `jobs`, in order; `calls[i]` numbers the call that job i belongs to: a call is put in whole or not at all.
 
-        No two jobs may have the same queue and key. Inside a transaction of the session it commits with that. Raises Unavailable.
+        `slots[i]` is the stream, one of `takers`, that takes job i at once, None where it waits; empty where all wait. No two jobs
+        may have the same queue and key. Inside a transaction of the session it commits with that. Raises Unavailable.
         """
         columns = tuple(zip(*jobs, strict=True))
         queues, kinds, inputs, keys, traceparents, priorities, policies, max_attempts, *others = columns
         delays, instants, dependencies, timeouts, labels, executions, steps = others
         await self._know(queues, policies)
-        arguments = (
+        arguments: tuple[object, ...] = (
             Texts(queues),
             Texts(kinds),
             Texts(inputs),
@@ -149,8 +211,17 @@ class Enqueuer:
             Int8s(executions),
             Texts(steps),
             Int4s(calls),
+            Int4s(slots),
         )
-        statement = _ENQUEUE if keys.count(None) == len(jobs) else _ENQUEUE_KEYED
+        if takers:
+            arguments += (
+                Int4s([taker.stream for taker in takers]),
+                Texts([taker.worker_id for taker in takers]),
+                Float8s([taker.lease_seconds for taker in takers]),
+            )
+        statement = _statement(
+            keyed=keys.count(None) < len(jobs), wait=not takers or None in slots, take=bool(takers)
+        )
         while True:
             try:
                 rows = await self._session.rows(statement, arguments)

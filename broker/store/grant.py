@@ -9,7 +9,7 @@ from typing import NamedTuple
 from psycopg import errors as pg_errors
 from psycopg.types.numeric import Int8
 
-from broker.job import Grant
+from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 
@@ -106,14 +106,6 @@ class Lane(NamedTuple):
     floor: int
     quota: int
     first_slot: int
-
-
-class Taker(NamedTuple):
-    """A stream that takes leases, by a number that stands for it in the slots."""
-
-    stream: int
-    worker_id: str
-    lease_seconds: float
 
 
 async def grant(

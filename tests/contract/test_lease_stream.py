@@ -352,9 +352,10 @@ async def test_a_returned_job_stands_behind_those_that_waited(client: Client) ->
 async def test_a_stream_that_begins_while_the_last_one_of_its_queue_breaks_is_served(
     client: Client, tables: Tables
 ) -> None:
-    async with client.stream(1, queues=["q"]) as breaking:
+    async with client.stream(0, queues=["q"]) as breaking:
+        job_id = await client.enqueue(queue="q", priority=5)
         async with _held_back(tables):
-            job_id = await client.enqueue(queue="q", priority=5)
+            await breaking.ask(1)
             await eventually(lambda: _waits_for_lock(tables))
             breaking.cancel()
             async with client.stream(0, queues=["other"]) as probe:

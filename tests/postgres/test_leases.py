@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.job import Grant, NewJob, Outcome
+from broker.job import Grant, NewJob, Outcome, Taker
 from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
@@ -15,7 +15,7 @@ from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store import finish
-from broker.store.grant import Lane, Taker, floor_seconds_ago, grant
+from broker.store.grant import Lane, floor_seconds_ago, grant
 from broker.store.session import Session
 from broker.store.sweep import expired
 from tests.contract.tables import Tables

@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.job import NewJob
+from broker.job import NewJob, Taker
 from broker.store import finish, sweep
 from broker.store.enqueue import Enqueuer
-from broker.store.grant import Lane, Taker, discover, grant
+from broker.store.grant import Lane, discover, grant
 from broker.store.session import Row, Session
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,6 +89,21 @@ async def _enqueue_keyed(session: Session) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}", idempotency_key="k")], [0])
 
 
+async def _enqueue_taken(session: Session) -> None:
+    await Enqueuer(session).put([NewJob("q", "task", "{}")], [0], [1], [Taker(1, "worker", 30.0)])
+
+
+async def _enqueue_partly_taken(session: Session) -> None:
+    await Enqueuer(session).put(
+        [NewJob("q", "task", "{}")] * 2, [0, 0], [1, None], [Taker(1, "worker", 30.0)]
+    )
+
+
+async def _enqueue_keyed_taken(session: Session) -> None:
+    job = NewJob("q", "task", "{}", idempotency_key="k")
+    await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
+
+
 async def _grant(session: Session) -> None:
     await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
 
@@ -137,6 +152,9 @@ async def _expired(session: Session) -> None:
 FOUND_BY = {
     _enqueue: set[str](),
     _enqueue_keyed: {"idempotency: idempotency_pkey", "job: pkey"},
+    _enqueue_taken: set[str](),
+    _enqueue_partly_taken: set[str](),
+    _enqueue_keyed_taken: {"idempotency: idempotency_pkey", "job: pkey"},
     _grant: {"ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"},
     _discover: {"ready: ready_order"},
     _complete: {"lease: lease_pkey"},

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.job import Grant, NewJob, Outcome
+from broker.job import Grant, NewJob, Outcome, Taker
 from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.complete import Result
 from broker.lifecycle.fail import FailedResult
@@ -17,7 +17,7 @@ from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.retention import RETENTION_SECONDS, Retention
-from broker.store.grant import Lane, Taker, grant
+from broker.store.grant import Lane, grant
 from broker.store.retention import OldDay, copy_survivors, find_survivors, start_keeping, swap
 from broker.store.session import Session
 from broker.store.upkeep import ensure_partitions

@@ -1,0 +1,38 @@
+"""Who may take a new job in the very statement that puts it in; the verbs know no more of streams than this."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from broker.job import Grant, NewJob, Taker
+
+
+class Reservation(NamedTuple):
+    """Credits that are kept for the jobs of one statement, until it is known what became of them."""
+
+    slots: Sequence[int | None] = ()
+    """For each job the stream that takes it, None where it waits; empty where all wait."""
+    takers: Mapping[int, Taker] = {}
+    """The streams of `slots` by their number."""
+
+
+class Takers(Protocol):
+    """Streams that wait for jobs. Every reservation ends in one `take`, also when its statement has failed."""
+
+    def reserve(self, jobs: Sequence[NewJob]) -> Reservation:
+        """Which streams take which of `jobs` at once."""
+        ...
+
+    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
+        """Brings what was leased to the streams; credits that were not used are free again."""
+        ...
+
+
+class Nobody:
+    """No stream waits: every job does."""
+
+    def reserve(self, jobs: Sequence[NewJob]) -> Reservation:
+        """No slots."""
+        return Reservation()
+
+    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
+        """Nothing was taken."""

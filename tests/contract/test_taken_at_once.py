@@ -1,0 +1,141 @@
+"""A new job for which a worker waits is leased in the transaction that puts it in, and is otherwise a job like any other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import psycopg
+
+from tests.contract.client import Client, Stream, new_job, retry
+from tests.contract.tables import Tables
+from tests.contract.waiting import eventually
+
+# Now and then the broker looks into the queue just then, and a job waits for that look: of so many, some are taken at once.
+TRIES = 5
+
+
+@asynccontextmanager
+async def waiting(client: Client, credit: int) -> AsyncIterator[Stream]:
+    """A stream whose queue is known to be empty, with so many credits left."""
+    await client.enqueue(kind="first")
+    async with client.stream(credit + 1) as stream:
+        (lease,) = await stream.leases(1)
+        await stream.ask(received=[lease.lease_token])
+        yield stream
+
+
+async def test_job_lease_and_events_are_of_one_transaction(client: Client, tables: Tables) -> None:
+    async with waiting(client, TRIES) as stream:
+        for _ in range(TRIES):
+            await client.enqueue()
+            await stream.leases(1)
+
+    transactions = await tables.rows(
+        """SELECT j.xmin::text, l.xmin::text, e.xmin::text FROM noetl.job j JOIN noetl.lease l USING (job_id)
+        JOIN noetl.event_log e USING (job_id) WHERE e.kind = 2 AND j.kind <> 'first'"""
+    )
+    assert len(transactions) == TRIES
+    assert any(len(set(of_one_job)) == 1 for of_one_job in transactions)
+
+
+async def test_the_lease_says_all_that_the_job_carries(client: Client) -> None:
+    async with waiting(client, 1) as stream:
+        job_id = await client.enqueue(
+            kind="k",
+            input_json='{"a":1}',
+            labels={"team": "x"},
+            dependency="mail",
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            priority=7,
+            attempt_timeout=20,
+            retry=retry(max_attempts=3),
+        )
+        (lease,) = await stream.leases(1)
+
+    assert (lease.job_id, lease.queue, lease.kind, lease.input_json) == (job_id, "default", "k", '{"a":1}')
+    assert (lease.attempt, lease.max_attempts, dict(lease.labels)) == (1, 3, {"team": "x"})
+    assert (lease.dependency, lease.traceparent[:2]) == ("mail", "00")
+    assert lease.attempt_timeout.ToTimedelta() == timedelta(seconds=20)
+    assert lease.lease_duration.ToTimedelta() == timedelta(seconds=20), "no lease outlives its attempt"
+
+
+async def test_its_story_is_that_of_every_job(client: Client, tables: Tables) -> None:
+    async with waiting(client, 1) as stream:
+        job_id = await client.enqueue()
+        (lease,) = await stream.leases(1)
+        assert await tables.standing(job_id) == "leased 1/1"
+        await client.complete(lease.lease_token)
+
+    events = await tables.events(job_id)
+    assert [event.event_type for event in events] == ["job_enqueued", "action_started", "action_completed"]
+    assert events[1].result["worker_id"] == "worker-1"
+    assert await tables.standing(job_id) == "done 1/1"
+
+
+async def test_what_goes_beyond_the_credits_waits(client: Client, tables: Tables) -> None:
+    async with waiting(client, 2) as stream:
+        ids = [job.job_id for job in await client.enqueue_all(*(new_job() for _ in range(5)))]
+
+        assert [lease.job_id for lease in await stream.leases(2)] == ids[:2]
+        assert [await tables.standing(job_id) for job_id in ids[2:]] == ["queued 0/1"] * 3
+
+        await stream.ask(3)
+        assert [lease.job_id for lease in await stream.leases(3)] == ids[2:]
+
+
+async def test_a_key_that_was_used_leases_nothing_and_costs_no_credit(client: Client, tables: Tables) -> None:
+    async with waiting(client, 2) as stream:
+        job_id = await client.enqueue(idempotency_key="once")
+        await stream.leases(1)
+        assert await client.enqueue(idempotency_key="once") == job_id
+        assert await tables.value("SELECT count(*) FROM noetl.lease WHERE job_id = %s", job_id) == 1
+
+        other = await client.enqueue()
+        assert [lease.job_id for lease in await stream.leases(1)] == [other]
+
+
+async def test_a_job_whose_stream_breaks_before_it_is_there_goes_to_the_next(
+    client: Client, tables: Tables
+) -> None:
+    async with waiting(client, 1) as breaking:
+        async with _held_back(tables):
+            enqueuing = asyncio.create_task(client.enqueue())
+            await eventually(lambda: _waits_for_lock(tables))
+            breaking.cancel()
+            async with client.stream(0, queues=["other"]) as probe:
+                await probe.rest()  # the broker has heard of the break by now
+        job_id = await enqueuing
+
+        lease = await client.lease()
+
+    assert (lease.job_id, lease.attempt) == (job_id, 1)
+
+
+async def test_a_stream_that_half_closes_meanwhile_still_gets_it(client: Client, tables: Tables) -> None:
+    async with waiting(client, 1) as stream:
+        async with _held_back(tables):
+            enqueuing = asyncio.create_task(client.enqueue())
+            await eventually(lambda: _waits_for_lock(tables))
+            await stream.half_close()
+            async with client.stream(0, queues=["other"]) as probe:
+                await probe.rest()
+        job_id = await enqueuing
+
+        assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
+
+
+@asynccontextmanager
+async def _held_back(tables: Tables) -> AsyncIterator[None]:
+    """Inside the block nothing can be leased: the statements that try wait."""
+    async with await psycopg.AsyncConnection.connect(tables.database_url) as connection:
+        await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
+        yield
+
+
+async def _waits_for_lock(tables: Tables) -> bool:
+    return bool(
+        await tables.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )
