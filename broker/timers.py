@@ -17,7 +17,7 @@ from broker.store.sweep import expired, promote
 _log = logging.getLogger(__name__)
 
 # What other brokers bring is found by looking at least this often.
-LONGEST_SLEEP_SECONDS = 1.0
+LONGEST_SLEEP_SECONDS = 2.0
 _BATCH = 1000
 # A floor is set back to the beginning once in so many sweeps.
 _SWEEPS_PER_REWIND = 30

@@ -23,7 +23,7 @@ from broker.store.session import Session
 _log = logging.getLogger(__name__)
 
 # How often queues are looked at without any sign, for what other brokers put in: while those can be heard, and while they cannot.
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 DEAF_POLL_SECONDS = 0.25
 # Floors are set back by this much at every poll: longer than a usual transaction of another broker takes.
 _USUAL_COMMIT_MILLISECONDS = 500
