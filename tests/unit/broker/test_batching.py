@@ -64,6 +64,37 @@ async def test_calls_made_meanwhile_share_the_next_statement_in_their_order() ->
     assert statements.runs == [[1], [2, 3, 4]]
 
 
+async def _after(turns: int, actor: Shared[int, int], call: int) -> int:
+    """A call that is on its way through so many turns of the loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await actor(call)
+
+
+async def test_calls_still_on_their_way_when_a_statement_comes_back_share_the_next_one() -> None:
+    statements = Statements()
+    actor = shared(statements)
+    tasks = await in_flight(statements, actor, 1, 2)
+
+    statements.let_through(2)
+    tasks += [asyncio.create_task(_after(turns, actor, call)) for turns, call in ((8, 3), (16, 4), (24, 5))]
+    await asyncio.gather(*tasks)
+
+    assert statements.runs == [[1], [2, 3, 4, 5]]
+
+
+async def test_a_statement_waits_for_no_more_calls_when_enough_are_together() -> None:
+    statements = Statements()
+    actor = shared(statements, limit=1000)
+    tasks = await in_flight(statements, actor, 1, 99, 1)
+
+    statements.let_through(3)
+    tasks.append(asyncio.create_task(_after(8, actor, 2)))
+    await asyncio.gather(*tasks)
+
+    assert statements.runs == [[1], [99, 1], [2]]
+
+
 async def test_a_statement_carries_no_more_than_its_limit() -> None:
     statements = Statements()
     tasks = await in_flight(statements, shared(statements, limit=10), 1, 6, 4, 1)
