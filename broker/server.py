@@ -55,6 +55,10 @@ _SERVICES = (
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_concurrent_streams", 10_000),
+    # Calls that have come in and wait for the loop: from 1000 on, by default, gRPC resets some of them with CANCELLED, which says
+    # nothing to a client. What is too much is refused by us, with RetryInfo.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 30_000),

@@ -17,6 +17,7 @@ from reprise.v1 import broker_service_pb2, playbook_service_pb2, policy_service_
 
 from broker.config import BrokerConfig
 from broker.server import running
+from tests.contract.client import LOST, Client
 
 SERVICES: list[ServiceDescriptor] = [
     service
@@ -32,6 +33,12 @@ async def test_the_broker_and_each_service_is_healthy(channel: grpc.aio.Channel,
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_rush_of_calls_is_answered_to_the_last_one(client: Client) -> None:
+    calls = 1_500  # of those that wait, gRPC resets some from 1 000 on where it is not told otherwise
+
+    assert await asyncio.gather(*(client.complete("unknown") for _ in range(calls))) == [LOST] * calls
 
 
 async def test_a_broker_that_shuts_down_says_so_to_whoever_watches(database_url: str) -> None:
