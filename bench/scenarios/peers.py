@@ -62,8 +62,10 @@ def _of_reprise(stage: Stage, site: Site, figure: str, number: int) -> Iterator[
             if (client := build_client(stage.tools)) is not None:
                 yield from run_load("bench.loads.calls_load", Task(site, Load(0, 1), queue, (), str(client)))
         case "start":
-            task = Task(site, Load(_WAITS), queue, (Figure.ENQUEUE_TO_START,))
-            yield from run_load("bench.loads.waits_load", task)
+            client = build_client(stage.tools)
+            module = "bench.loads.waits_load" if client is None else "bench.loads.calls_load"
+            task = Task(site, Load(_WAITS), queue, (Figure.ENQUEUE_TO_START,), str(client or ""))
+            yield from run_load(module, task)
         case _:
             task = Task(site, Load(_WAITS), queue, (Figure.RETRY_LATENESS,))
             yield from run_load("bench.loads.waits_load", task)

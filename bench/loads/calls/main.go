@@ -1,4 +1,5 @@
-// Calls drives a gRPC server with one job per call from many connections, and prints what it got as JSON.
+// Calls drives a gRPC server with one job per call, and prints what it got as JSON: from many connections as fast as it can, or one at
+// a time to a lease stream that waits for it.
 //
 // It costs little, as it shares the machine with what it measures: requests are bytes that were built once, answers are read only as far as
 // needed. It knows no generated code.
@@ -24,6 +25,9 @@ import (
 // Task is what the program is told on its command line.
 type Task struct {
 	Address     string  `json:"address"`
+	Leasing     string  `json:"leasing"`     // the address of the lease stream; none: calls as fast as it can
+	Subscribe   string  `json:"subscribe"`   // base64: the first message of the stream
+	Jobs        int     `json:"jobs"`        // one at a time, to a stream
 	Method      string  `json:"method"`      // "/package.Service/Method"
 	Request     string  `json:"request"`     // base64
 	Connections int     `json:"connections"` // each has one call under way at a time
@@ -59,7 +63,12 @@ func main() {
 	if err := json.Unmarshal([]byte(os.Args[1]), &task); err != nil {
 		fail(err)
 	}
-	outcome, err := run(task)
+	encoding.RegisterCodecV2(rawCodec{})
+	measure := callAll
+	if task.Leasing != "" {
+		measure = startEach
+	}
+	outcome, err := measure(task)
 	if err != nil {
 		fail(err)
 	}
@@ -73,9 +82,8 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-// run counts the calls that end within the time measured; each connection is a client of its own, open before the clock starts.
-func run(task Task) (*Outcome, error) {
-	encoding.RegisterCodecV2(rawCodec{})
+// callAll counts the calls that end within the time measured; each connection is a client of its own, open before the clock starts.
+func callAll(task Task) (*Outcome, error) {
 	request, err := base64.StdEncoding.DecodeString(task.Request)
 	if err != nil {
 		return nil, err
@@ -86,7 +94,7 @@ func run(task Task) (*Outcome, error) {
 	var total atomic.Int64
 	waits := make([][]time.Duration, task.Connections)
 	for number := range task.Connections {
-		connection, err := grpc.NewClient(task.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		connection, err := connect(task.Address)
 		if err != nil {
 			return nil, err
 		}
@@ -122,6 +130,10 @@ func run(task Task) (*Outcome, error) {
 	outcome := summarize(slices.Concat(waits...), elapsed)
 	outcome.Total = int(total.Load())
 	return outcome, nil
+}
+
+func connect(address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 func summarize(waits []time.Duration, elapsed time.Duration) *Outcome {
