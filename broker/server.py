@@ -73,16 +73,28 @@ class ListenFailed(Exception):
 async def serve(config: BrokerConfig, ready: Callable[[str], None]) -> None:
     """Runs a broker until SIGTERM or SIGINT; `ready` is called with HOST:PORT once it serves.
 
+    A signal that comes before it serves, while it waits for its database, breaks the start off; that too is a clean end.
+
     Raises SchemaMismatch when the database is on another schema version, Unavailable when it cannot be reached, ListenFailed.
     """
+    starting = asyncio.current_task()
+    assert starting is not None
     stop = asyncio.Event()
+    _on_stop_signals(starting.cancel)
+    try:
+        async with running(config) as address:
+            _on_stop_signals(stop.set)
+            ready(address)
+            await stop.wait()
+            _log.info("stopping")
+    except asyncio.CancelledError:
+        _log.info("stopping before it served")
+
+
+def _on_stop_signals(act: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running(config) as address:
-        ready(address)
-        await stop.wait()
-        _log.info("stopping")
+        loop.add_signal_handler(number, act)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Owns their command lines only. Must not do their work, nor import them before th
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -146,8 +147,17 @@ def migrate(database_url: str) -> None:
     from broker.store.migrate import SchemaMismatch
     from broker.store.migrate import migrate as apply_migrations
 
+    async def apply() -> list[str]:
+        # Left alone, SIGTERM would not end the first process of a container.
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await apply_migrations(database_url)
+
     try:
-        applied = asyncio.run(apply_migrations(database_url))
+        applied = asyncio.run(apply())
+    except asyncio.CancelledError as error:
+        raise click.ClickException("stopped before the end: run it again") from error
     except (SchemaMismatch, psycopg.Error) as error:
         raise click.ClickException(str(error).strip()) from error
     for name in applied:

@@ -35,7 +35,8 @@ _SETTINGS: Mapping[str, str] = {
     "idle_in_transaction_session_timeout": "60s",
 }
 STATEMENT_TIMEOUT_SECONDS = 5
-_RECONNECT_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
 # A server that only reads is not the one that the broker needs: it was, or will be, but is a standby now.
 _AWAY = (
     psycopg.OperationalError,
@@ -135,14 +136,19 @@ async def wait_until_reachable(database_url: str, wait_seconds: float) -> None:
     """Returns when the database answers. Raises Unavailable when it did not for so many seconds, saying why."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + wait_seconds
+    pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
             connection = await psycopg.AsyncConnection.connect(database_url, connect_timeout=5)
         except _AWAY as error:
-            if loop.time() >= give_up_at:
+            left = give_up_at - loop.time()
+            if left <= 0:
                 raise Unavailable(f"the database cannot be reached: {str(error).strip()}") from error
-            _log.warning("waiting for the database error=%r", str(error).strip())
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            pause = min(pause, left)
+            why = str(error).strip().partition("\n")[0]
+            _log.warning("waiting for the database tries_again_in_seconds=%.1f error=%r", pause, why)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         else:
             await connection.close()
             return

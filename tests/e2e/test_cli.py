@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
@@ -229,3 +230,16 @@ async def test_worker_explains_its_own_options(reprise: Reprise) -> None:
 
     assert await explained.exit_code() == 0
     assert "--queues" in explained.output
+
+
+@pytest.mark.parametrize(("command", "code"), [("broker", 0), ("migrate", 1)])
+async def test_start_that_waits_for_its_database_ends_when_told_to(
+    start_process: StartProcess, command: str, code: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        process = await start_process("broker.cli", command, "--database-url", url)
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        with connection:
+            assert await process.stop(signal.SIGTERM) == code
