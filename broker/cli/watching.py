@@ -3,6 +3,7 @@
 Owns the stream and its repairs: a broker that restarts is waited for. Must not decide what an event means.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -12,9 +13,9 @@ from reprise.v1.playbook_service_pb2 import Execution, WatchExecutionRequest, Wa
 
 from broker.cli.connection import Broker
 from broker.cli.narrative import Narrator
-from broker.cli.output import as_json, note, print_json_line, print_line
+from broker.cli.output import Span, as_json, note, print_json_line, print_line
 from broker.cli.refusal import failure_of, retry_delay
-from broker.cli.wording import outcome_of
+from broker.cli.wording import cut, outcome_of
 
 _PAUSE_SECONDS = 0.5
 # 30 s in all are more than a few restarts.
@@ -52,11 +53,14 @@ def _may_pass(error: grpc.RpcError, *, begun: bool) -> bool:
 
 
 def show_live(broker: Broker, execution_id: int) -> Execution:
-    """Prints each event in words, then the outcome; returns the ended execution."""
+    """Prints each event in words, then the outcome and, cut to a line, the result; returns the ended execution."""
     narrator = Narrator()
     for update in updates(broker, execution_id):
         if update.HasField("execution"):
             print_line(*outcome_of(update.execution))
+            if update.execution.HasField("result"):
+                result = as_json(update.execution)["result"]
+                print_line(Span("result  ", "dim"), Span(cut(json.dumps(result, ensure_ascii=False))))
             return update.execution
         print_line(*narrator.line(update.event))
     raise AssertionError("a watch ends with the execution")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE  # type: ignore[import-untyped]
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
@@ -145,6 +146,15 @@ def test_watch_ends_with_the_outcome_of_the_execution(
     peer.answers("WatchExecution", [ended(status)])
 
     assert run("run", "a/b", "--watch").exit_code == exit_code
+
+
+def test_watch_ends_with_the_result(peer: Peer, run: Reprise) -> None:
+    done = ended(EXECUTION_STATUS_COMPLETED)
+    ParseDict({"sent": True}, done.execution.result)
+    peer.answers("StartExecution", STARTED)
+    peer.answers("WatchExecution", [done])
+
+    assert run("run", "a/b", "--watch").stdout.splitlines()[-1] == 'result  {"sent": true}'
 
 
 def test_watch_tells_each_attempt_with_its_error_and_the_decision(peer: Peer, run: Reprise) -> None:
