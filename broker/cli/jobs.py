@@ -8,6 +8,7 @@ from typing import Any
 import click
 from reprise.v1.job_pb2 import JOB_VIEW_FULL, Job, JobStatus
 from reprise.v1.queue_service_pb2 import GetJobRequest, JobFilter, ListJobsRequest
+from reprise.v1.retry_pb2 import Jitter
 
 from broker.cli import options
 from broker.cli.connection import Broker, take, with_broker
@@ -24,6 +25,7 @@ from broker.cli.output import (
     print_fields,
     print_json,
     print_table,
+    words_for,
 )
 from broker.cli.parameters import ID, EnumType, LabelType, short_name
 from broker.cli.wording import STATUS_STYLES, decision_in_words, failure_in_words
@@ -126,7 +128,7 @@ def job(broker: Broker, job_id: int, json_wanted: bool) -> None:
     print_fields(_fields(found))
     print_block("input", pretty_json(found.input_json))
     print_block("result", pretty_json(found.result_json))
-    print_block("stack trace", found.last_failure.stack_trace)
+    print_block("output and stack trace", found.last_failure.stack_trace)
 
 
 def _filter(statuses: tuple[str, ...], queue_name: str, **more: Any) -> JobFilter:
@@ -197,6 +199,18 @@ def _job_row(job: Job) -> tuple[Span, ...]:
     )
 
 
+def _policy(job: Job) -> str:
+    """When a retry comes, the policy's defaults filled in; empty without a policy."""
+    if not job.HasField("retry"):
+        return ""
+    policy = job.retry
+    first = words_for(policy.initial_delay.ToTimedelta().total_seconds())
+    longest = words_for(policy.max_delay.ToTimedelta().total_seconds())
+    jitter = short_name(Jitter.Name(policy.jitter), "JITTER_")
+    growth = f"first after {first}, then times {policy.backoff_multiplier:g}, at most {longest}"
+    return f"{policy.max_attempts} attempts, {growth}, jitter {jitter}"
+
+
 def _fields(job: Job) -> list[tuple[str, Span]]:
     plain = {
         "priority": str(job.priority or ""),
@@ -212,6 +226,7 @@ def _fields(job: Job) -> list[tuple[str, Span]]:
         "attempt_timeout": length_of(job.attempt_timeout),
         "labels": ", ".join(f"{name}={text}" for name, text in sorted(job.labels.items())),
         "idempotency_key": job.idempotency_key,
+        "retry": _policy(job),
         "retry_when": job.retry.retry_when,
         "stop_when": job.retry.stop_when,
     }

@@ -63,7 +63,7 @@ def tell(event: Event) -> Span:
         case "action_error":
             return Span("attempt failed" + _after(": ", _error_in(facts)), "red")
         case "action_retry":
-            return Span(f"retry{_delay_in(facts)}{_because(facts)}", "bold yellow")
+            return Span(f"retry{_delay_in(facts)}{_because(facts)}{_asked_for(facts)}", "bold yellow")
         case "job_dead":
             return Span(f"dead{_because(facts)}", "bold red")
         case "lease_released":
@@ -102,7 +102,24 @@ def _after(opening: str, text: str) -> str:
 
 def _because(facts: Mapping[str, object]) -> str:
     reason = _text(facts, "reason") or _text(facts, "why")
+    if reason == "condition_error" and (unevaluated := _unevaluated(facts)):
+        return _after(": ", unevaluated)
     return _after(": ", reason_in_words(reason) if reason else "")
+
+
+def _unevaluated(facts: Mapping[str, object]) -> str:
+    """Which conditions raised, and why, as the trace has it; empty if it does not say."""
+    trace = facts.get("trace")
+    told = [
+        f"{check} could not be evaluated ({outcome})"
+        for check, _, outcome in (trace if isinstance(trace, list) else ())
+        if check in {"stop_when", "retry_when"} and outcome.startswith("error: ")
+    ]
+    return f"{', '.join(told)}, so the default rule holds" if told else ""
+
+
+def _asked_for(facts: Mapping[str, object]) -> str:
+    return "; the downstream asked to wait" if facts.get("delay_source") == "retry_after" else ""
 
 
 def _delay_in(facts: Mapping[str, object]) -> str:

@@ -54,7 +54,12 @@ def decision_in_words(decision: Decision) -> str:
     reason = reason_in_words(Decision.Reason.Name(decision.reason))
     match decision.verdict:
         case Decision.VERDICT_RETRY:
-            return f"retry in {words_for(decision.delay.ToTimedelta().total_seconds())}: {reason}"
+            asked = (
+                "; the downstream asked to wait"
+                if decision.delay_source == Decision.DELAY_SOURCE_RETRY_AFTER
+                else ""
+            )
+            return f"retry in {words_for(decision.delay.ToTimedelta().total_seconds())}: {reason}{asked}"
         case Decision.VERDICT_DEAD:
             return f"dead: {reason}"
         case _:

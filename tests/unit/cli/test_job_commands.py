@@ -20,7 +20,7 @@ from reprise.v1.queue_service_pb2 import (
     ListQueuesResponse,
     Queue,
 )
-from reprise.v1.retry_pb2 import RetryPolicy
+from reprise.v1.retry_pb2 import JITTER_NONE, RetryPolicy
 
 from tests.unit.cli.peer import Peer, Reprise, at
 
@@ -186,6 +186,15 @@ def test_job_shows_one_in_full(peer: Peer, run: Reprise) -> None:
     full = Job()
     full.CopyFrom(WAITING)
     full.input_json = '{"a":{"b":1}}'
+    full.retry.CopyFrom(
+        RetryPolicy(
+            max_attempts=3,
+            initial_delay=Duration(seconds=1),
+            backoff_multiplier=1.5,
+            max_delay=Duration(seconds=60),
+            jitter=JITTER_NONE,
+        )
+    )
     full.last_failure.stack_trace = "Traceback:\n  line 1\x1b[31m"
     full.last_decision.CopyFrom(
         Decision(
@@ -200,8 +209,9 @@ def test_job_shows_one_in_full(peer: Peer, run: Reprise) -> None:
     fields = dict(line.split(None, 1) for line in lines if not line.startswith(" ") and len(line.split()) > 1)
     assert fields["status"] == "retry"
     assert fields["attempts"] == "1/3"
+    assert fields["retry"] == "3 attempts, first after 1 s, then times 1.5, at most 1 min, jitter none"
     assert fields["last_decision"] == "retry in 1 s: the policy retries any failure"
-    assert lines[lines.index("input") + 1 : lines.index("stack trace")] == [
+    assert lines[lines.index("input") + 1 : lines.index("output and stack trace")] == [
         "  {",
         '    "a": {',
         '      "b": 1',

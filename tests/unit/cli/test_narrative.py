@@ -35,6 +35,22 @@ def event(event_type: str, **facts: object) -> Event:
             event("action_retry", retry_delay_seconds=1.5, reason="retry_when"),
             "retry in 1.5 s: retry_when is true",
         ),
+        (
+            event("action_retry", retry_delay_seconds=2.04, reason="any_failure", delay_source="retry_after"),
+            "retry in 2.04 s: the policy retries any failure; the downstream asked to wait",
+        ),
+        (
+            event(
+                "action_retry",
+                retry_delay_seconds=1,
+                reason="condition_error",
+                trace=[["retry_when", "{{ status_code > 3 }}", "error: null and a number have no order"]],
+            ),
+            (
+                "retry in 1 s: retry_when could not be evaluated (error: null and a number have no order), "
+                "so the default rule holds"
+            ),
+        ),
         (event("job_dead", reason="attempts_exhausted"), "dead: no attempt is left"),
         (event("job_dead", reason="something_new"), "dead: something new"),
         (
