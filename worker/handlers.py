@@ -1,4 +1,4 @@
-"""Runs own handlers as executors: synchronous ones each in a thread, asynchronous ones in the event loop of
+"""Runs own handlers as executors: synchronous ones in threads, asynchronous ones in the event loop of
 their author.
 
 The worker's own loop runs in another thread, so that a handler which blocks never looks dead to the broker.
@@ -6,7 +6,6 @@ The worker's own loop runs in another thread, so that a handler which blocks nev
 
 import asyncio
 import contextlib
-import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from worker.failure import JobFailed
 from worker.handoff import Handoff
 from worker.job import Job
+from worker.threads import Threads
 
 Handler = Callable[[Job], Any]
 
@@ -52,11 +52,12 @@ class AsyncHandler:
 
 
 class SyncHandler:
-    """Runs a plain function in a thread of its own. Nothing can stop it: `job.should_stop` tells it."""
+    """Runs a plain function in a thread, any number side by side. Nothing can stop it: `job.should_stop` tells it."""
 
-    def __init__(self, handler: Handler, back: Handoff) -> None:
+    def __init__(self, kind: str, handler: Handler, back: Handoff) -> None:
         self._handler = handler
         self._back = back
+        self._threads = Threads(f"handler-{kind}")
 
     async def execute(self, job: Job) -> Any:
         """The handler's result; cancellation waits for the thread to end."""
@@ -68,8 +69,7 @@ class SyncHandler:
             except BaseException as error:  # SystemExit, too, is a failed attempt
                 call.settle(None, error)
 
-        # Daemon: a handler that never ends must not keep a worker from exiting.
-        threading.Thread(target=run, name=f"handler-{job.kind}", daemon=True).start()
+        self._threads.run(run)
         return await call.outcome(on_cancel=lambda: None)
 
 

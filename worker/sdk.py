@@ -62,7 +62,7 @@ class Worker:
     def handler(self, kind: str) -> Callable[[AnyHandler], AnyHandler]:
         """Registers a function for jobs of this kind; it gets the Job, its return value (JSON) is the result.
 
-        A plain function runs in a thread of its own, a coroutine function in the event loop of `run` or
+        A plain function runs in a thread, as many side by side as `concurrency` says, a coroutine function in the event loop of `run` or
         `serve`.
         An exception fails the attempt. Raises ValueError where the kind is taken.
         """
@@ -128,7 +128,7 @@ class Worker:
         there, back = Handoff(home), Handoff(asyncio.get_running_loop())
         executors = {
             **self._executors,
-            **{kind: _executor_of(one, there, back) for kind, one in self._handlers.items()},
+            **{kind: _executor_of(kind, one, there, back) for kind, one in self._handlers.items()},
         }
         async with Client(self._broker) as client, AsyncExitStack() as stack:
             for executor in executors.values():
@@ -148,7 +148,7 @@ class Worker:
         sys.stderr.flush()
 
 
-def _executor_of(handler: Handler, home: Handoff, back: Handoff) -> Executor:
+def _executor_of(kind: str, handler: Handler, home: Handoff, back: Handoff) -> Executor:
     # An object whose __call__ is a coroutine function is asynchronous, too.
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-    return AsyncHandler(handler, home, back) if is_async else SyncHandler(handler, back)
+    return AsyncHandler(handler, home, back) if is_async else SyncHandler(kind, handler, back)
