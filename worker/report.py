@@ -1,5 +1,6 @@
 """Tells the broker how attempts ended, and the log what the broker made of it."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -56,7 +57,9 @@ class Reporter:
 
     async def _complete(self, attempt: Attempt, result_json: str) -> None:
         answer = await self._client.complete(attempt.lease.token, result_json, self._give_up(attempt))
-        _log_answer(attempt, "completed", answer)
+        # Debug: the two lines of an attempt in which nothing went wrong took 80 us, a quarter of all that it cost.
+        if answer.outcome is not Outcome.OK or LOGGER.isEnabledFor(logging.DEBUG):
+            _log_answer(attempt, "completed", answer, logging.DEBUG)
         if answer.outcome is Outcome.INVALID:
             await self._fail(attempt, Failure(f"result refused: {answer.error}", RESULT_NOT_JSON))
 
@@ -78,14 +81,15 @@ class Reporter:
 
 
 def log_start(attempt: Attempt, worker_id: str) -> None:
-    """One line for an attempt that starts."""
-    LOGGER.info(line(f"attempt started {attempt.described}", worker_id=worker_id))
+    """One line for an attempt that starts, where somebody wants to know it: the job's events say it, too."""
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        LOGGER.debug(line(f"attempt started {attempt.described}", worker_id=worker_id))
 
 
-def _log_answer(attempt: Attempt, verb: str, answer: Reported) -> None:
+def _log_answer(attempt: Attempt, verb: str, answer: Reported, level: int = logging.INFO) -> None:
     match answer.outcome:
         case Outcome.OK:
-            LOGGER.info(line(f"attempt {verb} {attempt.described}"))
+            LOGGER.log(level, line(f"attempt {verb} {attempt.described}"))
         case Outcome.INVALID:
             LOGGER.error(line(f"attempt {verb}: refused {attempt.described}", error=answer.error))
         case _:

@@ -138,7 +138,7 @@ async def test_job_of_a_killed_worker_runs_again_elsewhere(
     job = await client.enqueue("python", step.input, retry={"max_attempts": 3, "initial_delay": 0})
     assert await step.attempt_started() == 1
     await killed.stop(signal.SIGKILL)
-    other = await start_worker(broker_address)
+    other = await start_worker(broker_address, "--log-level", "debug")
     await move_clock(31)
     assert await step.attempt_started() == 2
     await step.end("second time")
@@ -160,7 +160,7 @@ async def test_job_of_a_worker_that_shuts_down_is_given_back_unused(
     assert await step.attempt_started() == 1
     assert await leaving.stop(signal.SIGTERM) == 0
     assert await standing_of(database_url, job.job_id) == ("queued", 0, 1)
-    other = await start_worker(broker_address)
+    other = await start_worker(broker_address, "--log-level", "debug")
     assert await step.attempt_started() == 1
     await step.end("after all")
     await other.line_with("attempt completed")
@@ -183,7 +183,7 @@ async def test_worker_that_shuts_down_lets_its_step_finish(
 async def test_attempt_that_takes_too_long_is_killed_and_fails_as_timeout(
     client: Client, broker_address: str, database_url: str, start_worker: StartProcess
 ) -> None:
-    worker = await start_worker(broker_address)
+    worker = await start_worker(broker_address, "--log-level", "debug")
     job = await client.enqueue(
         "python", {"code": "def main():\n    while True: pass"}, attempt_timeout_seconds=1
     )
@@ -203,7 +203,7 @@ async def test_running_step_survives_its_broker(
     step: Step,
 ) -> None:
     broker, address = await start_broker()
-    worker = await start_worker(address)
+    worker = await start_worker(address, "--log-level", "debug")
     async with Client(address) as client:
         job = await client.enqueue("python", step.input)
     assert await step.attempt_started() == 1
