@@ -4,12 +4,11 @@ Owns the attempt's clock and its ways to end; reports nothing itself.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from worker.assertion import check_returns
 from worker.failure import (
@@ -56,6 +55,7 @@ class Executor(Protocol):
 class Stop(Enum):
     """Why an attempt is stopped before it ended by itself."""
 
+    TIMEOUT = "timeout"  # its attempt_timeout is over: fail it
     CANCELLED = "cancelled"  # somebody cancelled the job: fail it
     LOST = "lost"  # the lease is somebody else's: discard what it did
     SHUTDOWN = "shutdown"  # the worker ends: release it
@@ -71,17 +71,25 @@ class Ended:
 
 
 class Attempt:
-    """One lease being run."""
+    """One lease being run, in the task that calls `run`: a task more would cost as much as all the rest of a step that does nothing."""
 
-    def __init__(self, lease: Lease, executors: Mapping[str, Executor], scrub: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        executors: Mapping[str, Executor],
+        scrub: Callable[[str], str],
+        on_overdue: "Callable[[Attempt, Ended], None]",
+    ) -> None:
+        """`on_overdue` is told the end of an attempt that was stopped, but whose step goes on; `run` then returns None."""
         self.lease = lease
         self.ends_at = lease.ends_at  # of the lease; heartbeats move it
         self._executors = executors
         self._scrub = scrub
+        self._on_overdue = on_overdue
         self._reason: Stop | None = None
-        # One future for all that ends the wait: asyncio.wait would cost as much as all the rest of a step that does nothing.
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._step: asyncio.Task[str] | None = None
+        self._step: asyncio.Task[Any] | None = None  # while it may be stopped
+        self._overdue: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     @cached_property
     def described(self) -> str:
@@ -98,47 +106,69 @@ class Attempt:
 
     def stop(self, reason: Stop) -> None:
         """Stops the step, once; an attempt that has ended already is left as it is."""
-        if self._reason is None:
-            self._reason = reason
-            self._end_wait()
+        if self._reason is not None or self._is_over:
+            return
+        self._reason = reason
+        self.lease.job.stopped.set()
+        if self._step:
+            self._step.cancel()
+            self._overdue = self._step.get_loop().call_later(STOP_SECONDS, self._give_up)
 
-    async def run(self) -> Ended:
+    async def run(self) -> Ended | None:
         """Runs the step until it ends, is stopped or has had its attempt_timeout."""
-        self._step = step = asyncio.create_task(self._execute())
+        self._step = step = asyncio.current_task()
         timeout = self.lease.job.attempt_timeout
-        seconds = timeout.total_seconds() if timeout else None
-        step.add_done_callback(self._end_wait)
         timer = None
-        if seconds is not None:
-            timer = self._over.get_loop().call_later(seconds_to_run(seconds), self._end_wait)
+        if timeout and step:
+            seconds = seconds_to_run(timeout.total_seconds())
+            timer = step.get_loop().call_later(seconds, self.stop, Stop.TIMEOUT)
+        output = ""
         try:
-            await self._over
+            ended = Ended(result_json=await self._execute())
+        except asyncio.CancelledError:
+            if self._reason is None and step and step.cancelling():
+                raise  # the task was cancelled, not the attempt
+            ended = self._failed(Failure("step was cancelled by its own code", "CancelledError"))
+        except Exception as error:
+            ended = self._failed(failure_of(error))
+            output = (error.stack_trace or "") if isinstance(error, JobFailed) else ""
         finally:
-            if timer:
-                timer.cancel()
-        if step.done():
-            return self._end_of(step)
-        output = await self._kill(step)
-        match self._reason:
-            case None:
+            for handle in (timer, self._overdue):
+                if handle:
+                    handle.cancel()
+            if self._reason is not None and step:
+                step.uncancel()  # what follows in this task, its report, was not cancelled
+        if self._is_over:
+            return None
+        self._is_over = True
+        return ended if self._reason is None else self._stopped(self._reason, output)
+
+    def _give_up(self) -> None:
+        self._is_over = True
+        assert self._reason
+        self._on_overdue(self, self._stopped(self._reason, ""))
+
+    def _stopped(self, reason: Stop, output: str) -> Ended:
+        """`output` is what the step had put out, where its executor knows that."""
+        match reason:
+            case Stop.TIMEOUT:
+                timeout = self.lease.job.attempt_timeout
+                seconds = timeout.total_seconds() if timeout else 0
                 failure = Failure(f"attempt took longer than {seconds:g} s", TIMEOUT, stack_trace=output)
                 return self._failed(failure)
             case Stop.CANCELLED:
                 return self._failed(Failure("job was cancelled", CANCELLED, stack_trace=output))
-            case reason:
+            case Stop.LOST | Stop.SHUTDOWN:
                 return Ended(stop=reason)
-
-    async def wait_until_idle(self) -> None:
-        """Returns when the step runs no more; a thread that was told to stop may take its time."""
-        if self._step and not self._step.done():
-            await asyncio.gather(self._step, return_exceptions=True)
-
-    def _end_wait(self, _: object = None) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
+            case _:
+                assert_never(reason)
 
     async def _execute(self) -> str:
-        job = self._job_with_input()
+        job = self.lease.job
+        if self._reason is not None:  # stopped before it began
+            raise asyncio.CancelledError
+        if self.lease.input_fault:
+            raise JobFailed(self.lease.input_fault, type=INPUT_INVALID)
         executor = self._executors.get(job.kind)
         if executor is None:
             raise JobFailed(
@@ -147,30 +177,6 @@ class Attempt:
         result = await executor.execute(job)
         check_returns(job.input, result)
         return _encoded(result)
-
-    def _job_with_input(self) -> Job:
-        try:
-            parsed = json.loads(self.lease.input_json)
-        except (ValueError, RecursionError) as error:
-            raise JobFailed(f"input is not JSON: {error}", type=INPUT_INVALID) from error
-        if not isinstance(parsed, dict):
-            raise JobFailed("input is not a JSON object", type=INPUT_INVALID)
-        return replace(self.lease.job, input=parsed)
-
-    async def _kill(self, step: "asyncio.Task[str]") -> str:
-        """What the step had put out, where its executor knows that."""
-        self.lease.job.stopped.set()
-        step.cancel()
-        await asyncio.wait([step], timeout=STOP_SECONDS)
-        error = None if not step.done() or step.cancelled() else step.exception()
-        return (error.stack_trace or "") if isinstance(error, JobFailed) else ""
-
-    def _end_of(self, step: "asyncio.Task[str]") -> Ended:
-        if step.cancelled():
-            return self._failed(Failure("step was cancelled by its own code", "CancelledError"))
-        if error := step.exception():
-            return self._failed(failure_of(error))
-        return Ended(result_json=step.result())
 
     def _failed(self, failure: Failure) -> Ended:
         return Ended(

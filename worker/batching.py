@@ -35,13 +35,13 @@ class SharedCall(Generic[Item, Answer]):
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._sender: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item, size: int) -> Answer:
-        """The item's answer. `size` in bytes bounds how many share a call."""
-        waiting = _Waiting[Item, Answer](item, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+    def submit(self, item: Item, size: int) -> "asyncio.Future[Answer]":
+        """The item's answer, to be awaited. `size` in bytes bounds how many share a call."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(item, size, answer))
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_all())
-        return await waiting.answer
+        return answer
 
     async def _send_all(self) -> None:
         while self._waiting:

@@ -18,7 +18,7 @@ from worker.background import background_loop
 from worker.batching import SharedCall
 from worker.config import default_broker
 from worker.failure import Failure
-from worker.lease import Enqueued, Extended, NewJob, Reported
+from worker.lease import Enqueued, Extended, NewJob, Outcome, Reported
 from worker.lease_stream import LeaseStream
 from worker.repeating import repeat_until_answered
 from worker.wire import (
@@ -33,6 +33,7 @@ from worker.wire import (
 
 CALL_SECONDS = 10.0  # a call that is not answered by then is made again
 ENQUEUE_SECONDS = 60.0  # how long enqueue keeps trying
+_OK = Reported(Outcome.OK)
 
 
 class Client:
@@ -150,9 +151,8 @@ class Client:
         last AioRpcError.
         """
         item = pb.Completion(lease_token=token, result_json=result_json)
-        return await repeat_until_answered(
-            lambda: self._completions.submit(item, item.ByteSize()), give_up_at
-        )
+        size = len(token) + len(result_json)
+        return await repeat_until_answered(lambda: self._completions.submit(item, size), give_up_at)
 
     async def fail(self, token: str, failure: Failure, give_up_at: Callable[[], float]) -> Reported:
         """Reports a failure, as `complete` reports success; the answer holds the broker's decision."""
@@ -165,7 +165,12 @@ class Client:
 
     async def _complete(self, items: Sequence[pb.Completion]) -> Sequence[Reported]:
         answer = await self._stub.Complete(pb.CompleteRequest(completions=items), timeout=CALL_SECONDS)
-        return [Reported(outcome_of(result.outcome), error=result.error) for result in answer.results]
+        return [
+            _OK
+            if result.outcome == pb.LEASE_OUTCOME_OK
+            else Reported(outcome_of(result.outcome), error=result.error)
+            for result in answer.results
+        ]
 
     async def _fail(self, items: Sequence[pb.FailedAttempt]) -> Sequence[Reported]:
         answer = await self._stub.Fail(pb.FailRequest(attempts=items), timeout=CALL_SECONDS)

@@ -9,7 +9,39 @@ from typing import Any
 from worker.failure import Failure
 
 
-@dataclass(frozen=True, slots=True)
+class StopSignal:
+    """Says that an attempt is over, to any thread; a threading.Event that is made only where somebody waits for it."""
+
+    __slots__ = ("_event", "_is_set")
+    _making = threading.Lock()
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        """Whether the attempt is over."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Says so, for good."""
+        with self._making:
+            self._is_set = True
+            if self._event:
+                self._event.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Blocks this thread until the attempt is over, or for `timeout` seconds; whether it is over."""
+        with self._making:
+            if self._event is None:
+                self._event = threading.Event()
+                if self._is_set:
+                    self._event.set()
+        return self._event.wait(timeout)
+
+
+# Not frozen: that would treble what it costs to make one (3 against 1 us), and every attempt has one.
+@dataclass(slots=True)
 class Job:
     """One attempt of a job.
 
@@ -31,7 +63,7 @@ class Job:
     created_at: datetime | None = None
     attempt_timeout: timedelta | None = None
     last_failure: Failure | None = None  # of the attempt before this one
-    stopped: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    stopped: StopSignal = field(default_factory=StopSignal, repr=False, compare=False)
 
     @property
     def should_stop(self) -> bool:

@@ -12,14 +12,13 @@ from worker.job import Job
 class Lease:
     """The right to run one attempt. `ends_at` is an instant of this process's monotonic clock, in seconds.
 
-    The job's `input` is still empty: `input_json` is parsed where a text that is no JSON fails one attempt,
-    not the stream.
+    An input that cannot be read is a fault of this job alone: it fails the attempt, not the stream.
     """
 
     token: str
     job: Job
-    input_json: str
     ends_at: float
+    input_fault: str = ""  # why the job's `input` is empty although something was enqueued
 
 
 class Outcome(Enum):

@@ -83,11 +83,12 @@ async def repeat_until_answered(
     each time)
     would pass before the next try.
     """
-    backoff = Backoff()
+    backoff: Backoff | None = None
     while True:
         try:
             return await call()
         except grpc.aio.AioRpcError as error:
+            backoff = backoff or Backoff()
             wait = backoff.next_wait(retry_info_of(error))
             if not is_repeatable(error) or time.monotonic() + wait > give_up_at():
                 raise

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import grpc
 
-from worker.attempt import STOP_SECONDS, Attempt, Executor, Stop
+from worker.attempt import STOP_SECONDS, Attempt, Ended, Executor, Stop
 from worker.client import Client, extend_seconds
 from worker.heartbeat import Heartbeat
 from worker.lease import Delivery, Lease, Outcome
@@ -73,6 +73,7 @@ class Runner:
         self._held: dict[str, Attempt] = {}  # by lease token: not yet reported
         self._heartbeat = Heartbeat(client, options.lease_seconds, self._held.values)
         self._slots: set[asyncio.Task[None]] = set()  # in use
+        self._overdue: dict[Attempt, asyncio.Task[None]] = {}  # reports of attempts whose steps go on
         self._credits = 0  # at the broker, unused
         self._stream: LeaseStream | None = None
         self._draining = asyncio.Event()
@@ -160,7 +161,7 @@ class Runner:
                 attempt.stop(Stop.CANCELLED if notice.outcome is Outcome.CANCELLED else Stop.LOST)
 
     def _start(self, lease: Lease) -> None:
-        attempt = Attempt(lease, self._executors, self._scrub)
+        attempt = Attempt(lease, self._executors, self._scrub, self._report_overdue)
         self._held[lease.token] = attempt
         slot = asyncio.create_task(self._run(attempt))
         self._slots.add(slot)
@@ -168,13 +169,22 @@ class Runner:
 
     async def _run(self, attempt: Attempt) -> None:
         log_start(attempt, self._options.worker_id)
+        if ended := await attempt.run():
+            await self._report(attempt, ended)
+        else:
+            await self._overdue.pop(attempt)
+
+    async def _report(self, attempt: Attempt, ended: Ended) -> None:
         try:
-            await self._reporter.report(attempt, await attempt.run())
+            await self._reporter.report(attempt, ended)
         except Exception:  # a fault of the worker's own must cost one attempt, not the worker
             LOGGER.exception(line("attempt not reported", job_id=attempt.lease.job.job_id))
         finally:
             del self._held[attempt.lease.token]
-        await attempt.wait_until_idle()
+
+    def _report_overdue(self, attempt: Attempt, ended: Ended) -> None:
+        # Its step keeps the slot until it ends: a thread that was told to stop may take its time.
+        self._overdue[attempt] = asyncio.create_task(self._report(attempt, ended))
 
     def _free(self, slot: "asyncio.Task[None]") -> None:
         self._slots.discard(slot)

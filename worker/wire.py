@@ -4,6 +4,7 @@ Time left becomes an instant of the monotonic clock here; the timestamps of a le
 clock.
 """
 
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -162,17 +163,18 @@ def seconds_message(seconds: float | None) -> Duration | None:
 
 
 def _lease_of(message: job_pb2.Lease, now: float) -> Lease:
+    job_input, fault = _input_of(message.input_json)
     job = Job(
         job_id=message.job_id,
         queue=message.queue,
         kind=message.kind,
         attempt=message.attempt,
         max_attempts=message.max_attempts,
-        input={},
+        input=job_input,
         execution_id=message.execution_id,
         step=message.step,
         dependency=message.dependency,
-        labels=dict(message.labels),
+        labels=dict(labels) if (labels := message.labels) else {},
         traceparent=message.traceparent,
         created_at=_instant_of(message.created_at) if message.HasField("created_at") else None,
         attempt_timeout=message.attempt_timeout.ToTimedelta()
@@ -181,8 +183,16 @@ def _lease_of(message: job_pb2.Lease, now: float) -> Lease:
         last_failure=_failure_of(message.last_failure) if message.HasField("last_failure") else None,
     )
     lasts = message.lease_duration
-    ends_at = now + lasts.seconds + lasts.nanos / 1e9
-    return Lease(message.lease_token, job, message.input_json or "{}", ends_at)
+    return Lease(message.lease_token, job, now + lasts.seconds + lasts.nanos / 1e9, fault)
+
+
+def _input_of(text: str) -> tuple[dict[str, Any], str]:
+    """The input, and what is wrong with the text where it is empty for that."""
+    try:
+        parsed = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        return {}, f"input is not JSON: {error}"
+    return (parsed, "") if isinstance(parsed, dict) else ({}, "input is not a JSON object")
 
 
 def _instant_of(message: Timestamp) -> datetime:

@@ -28,9 +28,9 @@ class Recorder:
 async def test_items_of_a_call_in_flight_share_the_next() -> None:
     recorder = Recorder()
     shared = SharedCall(recorder)
-    first = asyncio.create_task(shared.submit(1, 1))
+    first = shared.submit(1, 1)
     await recorder.called.wait()
-    later = [asyncio.create_task(shared.submit(item, 1)) for item in (2, 3, 4)]
+    later = [shared.submit(item, 1) for item in (2, 3, 4)]
     recorder.gate.set()
     assert await asyncio.gather(first, *later) == [2, 4, 6, 8]
     assert recorder.groups == [[1], [2, 3, 4]]
@@ -60,11 +60,9 @@ async def test_error_reaches_every_caller_and_the_next_call_goes_on() -> None:
 async def test_item_whose_caller_went_away_is_not_sent() -> None:
     recorder = Recorder()
     shared = SharedCall(recorder)
-    first = asyncio.create_task(shared.submit(1, 1))
+    first = shared.submit(1, 1)
     await recorder.called.wait()
-    gone = asyncio.create_task(shared.submit(2, 1))
-    kept = asyncio.create_task(shared.submit(3, 1))
-    await asyncio.wait({gone}, timeout=0)
+    gone, kept = shared.submit(2, 1), shared.submit(3, 1)
     gone.cancel()
     recorder.gate.set()
     assert [await first, await kept] == [2, 6]

@@ -1,6 +1,7 @@
 """The worker's side of the protocol, as transcripts with a peer."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -40,12 +41,28 @@ class Scripted:
         return {"attempt": job.attempt}
 
 
+class Stubborn:
+    """Goes on until its script may end, whatever it is told."""
+
+    def __init__(self, script: Scripted) -> None:
+        self._script = script
+
+    async def execute(self, job: Job) -> Any:
+        while not self._script.may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._script.may_end.wait()
+
+
 class Running:
     """A runner at work, with its script."""
 
     def __init__(self, client: Client, options: RunnerOptions) -> None:
         self.script = Scripted()
-        executors: dict[str, Executor] = {"test": self.script, "python": PythonStep({})}
+        executors: dict[str, Executor] = {
+            "test": self.script,
+            "stubborn": Stubborn(self.script),
+            "python": PythonStep({}),
+        }
         self.runner = Runner(
             client, executors, options, scrub=lambda text: text.replace("s3cret", "[redacted]")
         )
@@ -213,6 +230,35 @@ async def test_lost_attempt_is_stopped_and_nothing_reported(start: Any, peer: Pe
     await peer.next(running.script.stopped)
     await stream.until(lambda: stream.credits == 3)
     assert peer.calls == []
+
+
+async def test_attempt_whose_step_does_not_stop_is_reported_and_keeps_its_slot(
+    start: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.attempt.STOP_SECONDS", 0)
+    running = start(concurrency=1)
+    stream = await peer.next(peer.streams)
+    stream.deliver(lease("a", kind="stubborn"))
+    await stream.until(lambda: stream.received == ["a"])
+    stream.notify("a", pb.LeaseNotice.KIND_CANCELLED)
+    assert (await peer.next(peer.failed)).failure.type == "cancelled"
+    assert stream.credits == 0
+    running.script.may_end.set()
+    await stream.until(lambda: stream.credits == 1)
+    assert len(peer.calls) == 1
+
+
+async def test_attempt_in_which_nothing_failed_is_no_news(
+    start: Any, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="worker")
+    running = start()
+    stream = await peer.next(peer.streams)
+    running.script.may_end.set()
+    stream.deliver(lease("a"))
+    await peer.next(peer.completed)
+    await stream.until(lambda: stream.credits == 3)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
