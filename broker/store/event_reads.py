@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from broker.store.execution_reads import EventRow
+from broker.store.execution_reads import STARTED_DETAIL, EventRow
 from broker.store.reader import Reader
 
 # Details beyond this are not fetched for one page; the first event's always is.
@@ -31,13 +31,13 @@ weighed AS (
 )
 SELECT event_id, job_id, execution_id, step, noetl.event_type(kind), attempt, noetl.time_of(event_id), worker_id,
   CASE WHEN kind = 2
-    THEN json_build_object('attempt', attempt, 'max_attempts', max_attempts, 'is_retry', attempt > 1, 'worker_id', worker_id)::text
+    THEN {started}
     WHEN fetched THEN detail END,
   fetched
 FROM weighed ORDER BY event_id
 """
-_OF_JOB = _PAGE.format(scope="job_id = %(job_id)s")
-_OF_EXECUTION = _PAGE.format(scope="execution_id = %(execution_id)s")
+_OF_JOB = _PAGE.format(scope="job_id = %(job_id)s", started=STARTED_DETAIL)
+_OF_EXECUTION = _PAGE.format(scope="execution_id = %(execution_id)s", started=STARTED_DETAIL)
 
 
 async def read_job_events(

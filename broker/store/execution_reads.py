@@ -40,8 +40,16 @@ LEFT JOIN LATERAL (
 WHERE e.execution_id = %(id)s AND e.kind = 11 ORDER BY e.event_id
 """
 
-_EVENTS = """
-SELECT event_id, job_id, execution_id, node_name, event_type, attempt, created_at, worker_id, result::text FROM noetl.event
+# What action_started shows; noetl.event says the same.
+STARTED_DETAIL = """
+json_build_object('attempt', attempt, 'max_attempts', max_attempts, 'is_retry', attempt > 1, 'worker_id', worker_id)::text
+"""
+
+# Events as noetl.event shows them. Not through the view, whose order would have every event sorted before the first page.
+_EVENTS = f"""
+SELECT event_id, job_id, execution_id, step, noetl.event_type(kind), attempt, noetl.time_of(event_id), worker_id,
+  CASE kind WHEN 2 THEN {STARTED_DETAIL} ELSE detail END
+FROM event_log
 WHERE execution_id = %(id)s AND event_id > %(after)s AND event_id <> ALL(%(known)s::int8[]) ORDER BY event_id LIMIT %(limit)s
 """
 

@@ -155,16 +155,18 @@ async def test_a_queue_of_few_jobs_beside_a_large_one_shows_where_each_is(
     assert small.oldest_due_age is not None
 
 
-async def test_both_queries_of_the_requirement_run_as_they_stand(database: psycopg.AsyncConnection) -> None:
+async def test_both_queries_of_the_requirement_run_as_they_stand_and_show_what_happened_in_order(
+    database: psycopg.AsyncConnection,
+) -> None:
     (job_id,) = await add_jobs(database, "default", 1)
     await database.execute(
         "UPDATE noetl.job SET execution_id = %s, step = 'fail_task', max_attempts = 3", (_EXECUTION_ID,)
     )
     await database.execute(
         """INSERT INTO noetl.event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id, detail)
-        VALUES (%(id)s + 1, %(id)s, 77, 2, 1, 3, 'fail_task', 'worker-1', NULL),
-          (%(id)s + 2, %(id)s, 77, 4, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "error": "Test retry"}'),
-          (%(id)s + 3, %(id)s, 77, 5, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "max_attempts": 3}')""",
+        VALUES (%(id)s + 3, %(id)s, 77, 5, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "max_attempts": 3}'),
+          (%(id)s + 1, %(id)s, 77, 2, 1, 3, 'fail_task', 'worker-1', NULL),
+          (%(id)s + 2, %(id)s, 77, 4, 1, NULL, 'fail_task', NULL, '{"attempt": 1, "error": "Test retry"}')""",
         {"id": job_id},
     )
     await database.execute(
