@@ -28,7 +28,7 @@ from broker.cli.output import (
     words_for,
 )
 from broker.cli.parameters import ID, EnumType, LabelType, short_name
-from broker.cli.wording import STATUS_STYLES, decision_in_words, failure_in_words
+from broker.cli.wording import STATUS_STYLES, checks_in_words, decision_in_words, failure_in_words
 
 _PREFIX = "JOB_STATUS_"
 
@@ -120,12 +120,16 @@ def jobs(
 @options.json_wanted
 @with_broker
 def job(broker: Broker, job_id: int, json_wanted: bool) -> None:
-    """Show one job in full: input, result, policy, last failure and the decision on it."""
+    """Show one job in full: input, result, policy, last failure, and how the decision on it came about.
+
+    The earlier decisions are in its history: reprise events --job ID.
+    """
     found = broker.call(broker.queues.GetJob, GetJobRequest(job_id=job_id, view=JOB_VIEW_FULL)).job
     if json_wanted:
         print_json(as_json(found))
         return
     print_fields(_fields(found))
+    print_block("checks of the last decision", checks_in_words(found.last_decision))
     print_block("input", pretty_json(found.input_json))
     print_block("result", pretty_json(found.result_json))
     print_block("output and stack trace", found.last_failure.stack_trace)

@@ -66,6 +66,15 @@ def decision_in_words(decision: Decision) -> str:
             return ""
 
 
+def checks_in_words(decision: Decision) -> str:
+    """A line for each check that led to the decision ("delay  min(1s * 2^0, 60s) -> 1s"); empty without a trace."""
+    widest = max((len(step.check) for step in decision.trace), default=0)
+    return "\n".join(
+        f"{step.check.ljust(widest)}  {f'{cut(step.text)} -> ' if step.text else ''}{cut(step.value)}"
+        for step in decision.trace
+    )
+
+
 def outcome_of(execution: Execution) -> tuple[Span, ...]:
     """One line: how the execution stands or ended, after how long, and where and why if it failed."""
     status = short_name(ExecutionStatus.Name(execution.status), "EXECUTION_STATUS_")

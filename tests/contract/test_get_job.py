@@ -79,7 +79,7 @@ async def test_a_failed_job_shows_its_failure_and_the_decision_on_it(client: Que
     (job_id,) = await client.enqueue(NewJob(kind="k", retry=RetryPolicy()))
     await client.fail((await client.lease())[0])
 
-    job = await client.job(job_id)
+    job, full = await client.job(job_id), await client.job(job_id, full=True)
 
     assert (job.status, job.attempts, job.max_attempts) == (JOB_STATUS_RETRY, 1, 3)
     assert job.last_failure == FAILURE
@@ -88,6 +88,7 @@ async def test_a_failed_job_shows_its_failure_and_the_decision_on_it(client: Que
     assert job.last_decision.delay.ToTimedelta() == timedelta(seconds=1)
     assert job.last_decision.available_at == job.available_at
     assert not job.last_decision.trace
+    assert [step.check for step in full.last_decision.trace] == ["attempts", "delay"]
     assert job.worker_id == "worker-7"
 
 

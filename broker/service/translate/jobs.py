@@ -14,7 +14,7 @@ from broker.store.job_pages import Job
 
 
 def job_message(job: Job, *, full: bool, max_bytes: int) -> job_pb2.Job:
-    """The job, with input and result where `full`, in at most `max_bytes`.
+    """The job, with input, result and the last decision's trace where `full`, in at most `max_bytes`.
 
     Input, result and what a failed attempt returned may be too much together: then the failure's result stays in its event.
     """
@@ -43,7 +43,7 @@ def job_message(job: Job, *, full: bool, max_bytes: int) -> job_pb2.Job:
     if record.last_failure is not None:
         message.last_failure.CopyFrom(recorded_failure_message(record.last_failure))
     if record.last_decision is not None:
-        message.last_decision.CopyFrom(recorded_decision_message(record.last_decision))
+        message.last_decision.CopyFrom(recorded_decision_message(record.last_decision, with_trace=full))
     if full:
         message.input_json = record.input or ""
         message.result_json = run.result or ""

@@ -606,7 +606,9 @@ class Decision(_message.Message):
 
     @_builtins.property
     def trace(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
-        """Every check that was made, in order, with what it saw. Filled by Fail only on request, always by Explain and Evaluate."""
+        """Every check that was made, in order, with what it saw. Filled by Fail only on request, in a Job only in a FULL view, always
+        by Explain and Evaluate.
+        """
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from reprise.v1.job_pb2 import (
     Event,
     Failure,
     Job,
+    TraceStep,
 )
 from reprise.v1.queue_service_pb2 import (
     GetJobResponse,
@@ -198,7 +199,13 @@ def test_job_shows_one_in_full(peer: Peer, run: Reprise) -> None:
     full.last_failure.stack_trace = "Traceback:\n  line 1\x1b[31m"
     full.last_decision.CopyFrom(
         Decision(
-            verdict=Decision.VERDICT_RETRY, reason=Decision.REASON_ANY_FAILURE, delay=Duration(seconds=1)
+            verdict=Decision.VERDICT_RETRY,
+            reason=Decision.REASON_ANY_FAILURE,
+            delay=Duration(seconds=1),
+            trace=[
+                TraceStep(check="stop_when", text="{{ status_code == 400 }}", value="false"),
+                TraceStep(check="delay", text="min(1 s * 1.5^0, 60 s)", value="1 s"),
+            ],
         )
     )
     peer.answers("GetJob", GetJobResponse(job=full))
@@ -211,6 +218,10 @@ def test_job_shows_one_in_full(peer: Peer, run: Reprise) -> None:
     assert fields["attempts"] == "1/3"
     assert fields["retry"] == "3 attempts, first after 1 s, then times 1.5, at most 1 min, jitter none"
     assert fields["last_decision"] == "retry in 1 s: the policy retries any failure"
+    assert lines[lines.index("checks of the last decision") + 1 : lines.index("input")] == [
+        "  stop_when  {{ status_code == 400 }} -> false",
+        "  delay      min(1 s * 1.5^0, 60 s) -> 1 s",
+    ]
     assert lines[lines.index("input") + 1 : lines.index("output and stack trace")] == [
         "  {",
         '    "a": {',
