@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NOTHING = "-"
 _GAP = "  "
+# What a column of prose keeps on a terminal that is too narrow for the table.
+_NARROWEST_PROSE = 20
 _LARGEST_EXACT = 2**53
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -195,10 +197,10 @@ def _rfc3339(moment: Timestamp) -> str:
 
 
 @cache
-def _console() -> "Console":
+def _console(width: int | None = None) -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _text(spans: Sequence[Span]) -> "Text":
@@ -216,8 +218,20 @@ def _print_rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Span]])
             column.heading,
             justify="right" if column.number else "left",
             no_wrap=not column.prose,
-            overflow="fold" if column.prose else "ellipsis",
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(_text([cell]) for cell in row))
-    _console().print(table)
+    # A narrower terminal breaks the lines: an id that is cut short is of no use.
+    _console(max(_console().width, _least_width(columns, rows))).print(table)
+
+
+def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[Span]]) -> int:
+    """How wide the table must be for every cell that is not prose to be whole."""
+    from rich.cells import cell_len
+
+    total = 0
+    for place, column in enumerate(columns):
+        widest = max(map(cell_len, (column.heading, *(row[place].text for row in rows))))
+        total += (min(widest, _NARROWEST_PROSE) if column.prose else widest) + len(_GAP)
+    return total

@@ -73,6 +73,18 @@ def test_terminal_gets_colour_and_local_time_and_no_markup(peer: Peer) -> None:
     assert "[bold]no[/bold]" in written
 
 
+@pytest.mark.parametrize("command", ["queue", "jobs"])
+def test_narrow_terminal_cuts_no_id(peer: Peer, command: str) -> None:
+    long_ago = Job(job_id=2**62, execution_id=2**62 + 1, queue="notifications", kind="send-email")
+    peer.answers("ListJobs", ListJobsResponse(jobs=[long_ago]))
+
+    written = on_terminal(peer, command, COLUMNS="60")
+
+    assert str(2**62) in written
+    assert "notifications" in written
+    assert "…" not in written
+
+
 def test_no_color_is_respected(peer: Peer) -> None:
     peer.answers("ListJobs", ListJobsResponse(jobs=[DEAD]))
 
