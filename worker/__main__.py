@@ -11,7 +11,14 @@ from worker.runner import WorkerRefused
 from worker.sdk import Worker
 
 
-@click.command(name="worker", context_settings={"show_default": True, "auto_envvar_prefix": None})
+@click.command(
+    name="worker",
+    context_settings={
+        "show_default": True,
+        "auto_envvar_prefix": None,
+        "help_option_names": ["-h", "--help"],
+    },
+)
 @click.option(
     "--broker",
     envvar="REPRISE_BROKER",
@@ -112,4 +119,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    # What people type: it becomes this process.
+    main(prog_name="reprise worker")

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from broker.cli.output import note
+from broker.cli.parameters import AddressType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,6 +43,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     default="127.0.0.1:50051",
     show_default=True,
     metavar="HOST:PORT",
+    type=AddressType(),
     help="Where the broker serves; port 0 takes a free one.",
 )
 @click.option(

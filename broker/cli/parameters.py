@@ -17,6 +17,8 @@ from google.protobuf.duration_pb2 import Duration
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})")
+_LARGEST_PORT = 65535
 # A protobuf Struct holds doubles: a greater integer would arrive as another number.
 _LARGEST_INTEGER = 2**53
 
@@ -37,6 +39,20 @@ class DurationType(click.ParamType[Duration]):
         duration = Duration()
         duration.FromTimedelta(length)
         return duration
+
+
+class AddressType(click.ParamType[str]):
+    """Where to serve: HOST:PORT, an IPv6 host in brackets."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        text = str(value)
+        matched = _ADDRESS.fullmatch(text)
+        if matched is None or int(matched[1]) > _LARGEST_PORT:
+            self.fail(f"{text!r} is not HOST:PORT", param, ctx)
+        return text
 
 
 class JsonObjectType(click.ParamType[str]):

@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from broker.cli.parameters import AddressType
 from broker.config import RETENTION_DAYS, BrokerConfig
 
 _database_url = click.option(
@@ -31,6 +32,7 @@ _database_url = click.option(
     default="127.0.0.1:50051",
     show_default=True,
     metavar="HOST:PORT",
+    type=AddressType(),
     help="Where to serve; port 0 takes a free one.",
 )
 @_database_url

@@ -8,7 +8,7 @@ import click
 import pytest
 from reprise.v1.retry_pb2 import JITTER_EQUAL, JITTER_FULL, JITTER_NONE, RetryPolicy
 
-from broker.cli.parameters import JsonObjectType, SettingType, overlay, parse_duration
+from broker.cli.parameters import AddressType, JsonObjectType, SettingType, overlay, parse_duration
 from broker.cli.retry_option import RetryType
 
 
@@ -29,6 +29,19 @@ def setting(text: str) -> tuple[tuple[str, ...], object]:
 )
 def test_duration_is_a_number_and_a_unit(text: str, length: timedelta) -> None:
     assert parse_duration(text) == length
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:50051", "localhost:0", "[::1]:50051", "0.0.0.0:65535"])
+def test_address_to_serve_at_is_host_and_port(text: str) -> None:
+    assert AddressType().convert(text, None, None) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["50051", ":50051", "localhost", "localhost:", "localhost:x", "a:65536", "::1:5"]
+)
+def test_other_text_is_no_address(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="HOST:PORT"):
+        AddressType().convert(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "5 parsecs", "1e3", "1h30m", "nan"])

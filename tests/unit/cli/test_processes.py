@@ -1,6 +1,7 @@
 """health, broker, migrate and worker: processes, and whether they are well."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -46,6 +47,14 @@ def test_worker_becomes_the_worker_process_with_its_arguments_untouched(
     assert program == sys.executable
     assert arguments[-7:] == ["-m", "worker", "--queues", "a,b", "--help", "--", "-x"]
     assert environment["REPRISE_BROKER"] == peer.address
+
+
+def test_worker_explains_itself_under_the_name_that_people_type() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "worker", "-h"], capture_output=True, text=True, check=True
+    )
+
+    assert finished.stdout.startswith("Usage: reprise worker ")
 
 
 @pytest.mark.parametrize("command", ["broker", "migrate"])
