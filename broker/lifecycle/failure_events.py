@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from broker.policy.decision import Decision, DelaySource, Failure, Reason, TraceStep, Verdict, describe
 from broker.store.finish import Facts
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class RecordedDecision(NamedTuple):
     """A decision with the instant it set; `available_at` is None for a verdict of dead."""
@@ -38,7 +40,7 @@ def error_detail(
         members["result_left_out"] = result_left_out
     if failure.stack_trace:
         members["stack_trace"] = failure.stack_trace
-    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(members)
     # Result and policy are JSON text already: they are put in as they are, not parsed to be written again.
     return f'{text[:-1]},"result":{failure.result_json or "null"},"policy":{policy or "null"}}}'
 
@@ -56,7 +58,7 @@ def verdict_detail(decision: Decision) -> str:
     if decision.delay_source is not None:
         members["delay_source"] = decision.delay_source.value
     members["trace"] = [[step.check, step.text, step.value] for step in decision.trace]
-    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    return _encode(members)
 
 
 def decision_from_detail(detail: str) -> RecordedDecision:

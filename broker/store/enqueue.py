@@ -6,6 +6,7 @@ Must not check jobs: what comes here fits the tables. Must not choose who takes 
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from enum import Enum
 from functools import cache
 from typing import NamedTuple
 
@@ -29,9 +30,17 @@ x AS MATERIALIZED (
 ),
 """
 
+# Keys, all of which are taken to be new, as most are: one that is not undoes the statement (refuse_race), and it is run as below.
+_NEW_KEYS = """
+k AS (
+  INSERT INTO idempotency (queue, key, job_id) SELECT queue, key, job_id FROM x WHERE key IS NOT NULL ORDER BY queue, key
+  ON CONFLICT DO NOTHING RETURNING job_id
+),
+"""
+
 # A key that was used before: its job, and whether it is the same one. A call with a job that is not the same is refused whole.
-# A key that another transaction takes meanwhile aborts the statement (refuse_race): it is run again and then sees that key.
-_KEYED = """
+# A key that another transaction takes meanwhile aborts the statement: it is run again and then sees that key.
+_KEYS = """
 seen AS MATERIALIZED (
   SELECT x.item, x.call, i.job_id, coalesce(j.kind = x.kind AND j.input::jsonb = x.input::jsonb, true) AS same
   FROM x
@@ -110,7 +119,14 @@ placed AS ({places})
 SELECT job_id, extract(epoch FROM due_at - t.now)::float8, lease_id, expires_at FROM placed, t ORDER BY item
 """
 
-_ANSWER_KEYED = """
+_ANSWER_NEW_KEYS = """
+placed AS ({places})
+SELECT job_id, extract(epoch FROM due_at - t.now)::float8, lease_id, expires_at FROM placed, t
+WHERE noetl.refuse_race((SELECT count(*) FROM x WHERE key IS NOT NULL) - (SELECT count(*) FROM k))
+ORDER BY item
+"""
+
+_ANSWER_KEYS = """
 placed AS ({places})
 SELECT coalesce(seen.job_id, x.job_id), extract(epoch FROM due_at - t.now)::float8, lease_id, expires_at,
   seen.item IS NULL, x.call IN (SELECT call FROM seen WHERE NOT same), NOT coalesce(seen.same, true)
@@ -120,12 +136,26 @@ ORDER BY x.item
 """
 
 
+class _Keys(Enum):
+    """What is known of the idempotency keys of the jobs of a statement."""
+
+    NONE = "there are none"
+    NEW = "all are new, as far as can be told"
+    SOME_USED = "some may have been used"
+
+
+_BY_KEYS = {
+    _Keys.NONE: ("", _ANSWER),
+    _Keys.NEW: (_NEW_KEYS, _ANSWER_NEW_KEYS),
+    _Keys.SOME_USED: (_KEYS, _ANSWER_KEYS),
+}
+
+
 @cache
-def _statement(*, keyed: bool, wait: bool, take: bool) -> str:
-    """Puts jobs in; a part for what none of them needs is left out. `keyed`: some have an idempotency key, of which only new ones are
-    put in; `wait`: some are not taken at once; `take`: some are.
-    """
-    parts = [_JOBS, _KEYED if keyed else "", _BODIES]
+def _statement(keys: _Keys, *, wait: bool, take: bool) -> str:
+    """Puts jobs in; a part for what none of them needs is left out. `wait`: some are not taken at once; `take`: some are."""
+    found, answer = _BY_KEYS[keys]
+    parts = [_JOBS, found, _BODIES]
     events, places = [], []
     if wait:
         parts.append(_WAIT)
@@ -135,9 +165,11 @@ def _statement(*, keyed: bool, wait: bool, take: bool) -> str:
         parts.append(_TAKE)
         events.append(_TAKE_EVENTS)
         places.append(_TAKE_PLACES)
-    parts += [_LOG, _ANSWER_KEYED if keyed else _ANSWER]
+    parts += [_LOG, answer]
     return "".join(parts).format(
-        jobs="n" if keyed else "x", events=" UNION ALL ".join(events), places=" UNION ALL ".join(places)
+        jobs="n" if keys is _Keys.SOME_USED else "x",
+        events=" UNION ALL ".join(events),
+        places=" UNION ALL ".join(places),
     )
 
 
@@ -151,6 +183,8 @@ ON CONFLICT (name) DO UPDATE SET used_on = excluded.used_on WHERE queue_name.use
 """
 
 _KNOWN_LIMIT = 100_000
+# A call whose day has no partition yet waits for it up to 2 s.
+_PARTITION_TRIES = 20
 # Much less than a day, the shortest age of retention.
 _QUEUES_KNOWN_SECONDS = 3600.0
 
@@ -219,18 +253,22 @@ class Enqueuer:
                 Texts([taker.worker_id for taker in takers]),
                 Float8s([taker.lease_seconds for taker in takers]),
             )
-        statement = _statement(
-            keyed=keys.count(None) < len(jobs), wait=not takers or None in slots, take=bool(takers)
-        )
+        knowledge = _Keys.NONE if keys.count(None) == len(jobs) else _Keys.NEW
+        # A statement that fails would take the transaction with it.
+        if knowledge is _Keys.NEW and self._session.in_transaction:
+            knowledge = _Keys.SOME_USED
         while True:
+            statement = _statement(knowledge, wait=not takers or None in slots, take=bool(takers))
             try:
                 rows = await self._session.rows(statement, arguments)
             except pg_errors.SerializationFailure:
-                continue  # another broker took one of the keys at that very moment; now it can be seen
+                knowledge = (
+                    _Keys.SOME_USED
+                )  # or another broker took one at that very moment; now it can be seen
             except pg_errors.CheckViolation as error:
                 if self._session.in_transaction:
                     raise Unavailable("the partitions of today are being made") from error
-                await ensure_partitions(self._session)
+                await ensure_partitions(self._session, tries=_PARTITION_TRIES)
             else:
                 return [Placed(*row) for row in rows]
 

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from psycopg import errors as pg_errors
+
+from broker.errors import Unavailable
 from broker.store.session import Session
 
 PARTITIONS_AHEAD_DAYS = 7
@@ -76,9 +79,19 @@ class FreedKeys(NamedTuple):
     is_last: bool
 
 
-async def ensure_partitions(session: Session) -> None:
-    """Makes the partitions of the coming days. Raises Unavailable, also where a lock could not be had at once."""
-    await session.rows(_ENSURE_PARTITIONS, (PARTITIONS_AHEAD_DAYS,))
+async def ensure_partitions(session: Session, *, tries: int = 1) -> None:
+    """Makes the partitions of the coming days. Raises Unavailable, also where a lock could not be had `tries` times, 0.1 s each:
+    another one holds it who makes them, or who reads.
+    """
+    while True:
+        tries -= 1
+        try:
+            await session.rows(_ENSURE_PARTITIONS, (PARTITIONS_AHEAD_DAYS,))
+        except Unavailable as error:
+            if not (tries and isinstance(error.__cause__, pg_errors.LockNotAvailable)):
+                raise
+        else:
+            return
 
 
 async def summarize_events(session: Session) -> None:

@@ -1,15 +1,18 @@
 """What Enqueue takes, and where it puts it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.contract.client import Client, new_job, retry
 from tests.contract.tables import Tables
+from tests.contract.waiting import eventually
 from tests.fixtures_database import MoveClock
 
 
@@ -160,3 +163,24 @@ async def test_a_day_for_which_nothing_was_prepared_costs_no_call(
     job_id = await client.enqueue()
 
     assert (await client.lease()).job_id == job_id
+
+
+async def test_such_a_day_costs_no_call_either_while_another_broker_prepares_it(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    waits: set[datetime] = set()
+
+    async def tried_again() -> bool:
+        found = await tables.rows(
+            "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+        )
+        waits.update(began_at for (began_at,) in found)
+        return len(waits) >= 3
+
+    async with await psycopg.AsyncConnection.connect(tables.database_url) as other:
+        await other.execute("SELECT pg_advisory_xact_lock(hashtext('noetl.ensure_partitions'))")
+        await move_clock(30 * 86_400)
+        enqueuing = asyncio.create_task(client.enqueue())
+        await eventually(tried_again)
+
+    assert await enqueuing > 0

@@ -85,8 +85,13 @@ async def _enqueue(session: Session) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}")], [0])
 
 
-async def _enqueue_keyed(session: Session) -> None:
+async def _enqueue_new_keys(session: Session) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}", idempotency_key="k")], [0])
+
+
+async def _enqueue_used_keys(session: Session) -> None:
+    for _ in range(2):
+        await Enqueuer(session).put([NewJob("q", "task", "{}", idempotency_key="k")], [0])
 
 
 async def _enqueue_taken(session: Session) -> None:
@@ -99,9 +104,10 @@ async def _enqueue_partly_taken(session: Session) -> None:
     )
 
 
-async def _enqueue_keyed_taken(session: Session) -> None:
+async def _enqueue_used_keys_taken(session: Session) -> None:
     job = NewJob("q", "task", "{}", idempotency_key="k")
-    await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
+    for _ in range(2):
+        await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
 
 
 async def _grant(session: Session) -> None:
@@ -151,10 +157,11 @@ async def _expired(session: Session) -> None:
 # How each statement finds the rows of each table that it does not merely write. The n-th partition's indexes go by their columns.
 FOUND_BY = {
     _enqueue: set[str](),
-    _enqueue_keyed: {"idempotency: idempotency_pkey", "job: pkey"},
+    _enqueue_new_keys: set[str](),
+    _enqueue_used_keys: {"idempotency: idempotency_pkey", "job: pkey"},
     _enqueue_taken: set[str](),
     _enqueue_partly_taken: set[str](),
-    _enqueue_keyed_taken: {"idempotency: idempotency_pkey", "job: pkey"},
+    _enqueue_used_keys_taken: {"idempotency: idempotency_pkey", "job: pkey"},
     _grant: {"ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"},
     _discover: {"ready: ready_order"},
     _complete: {"lease: lease_pkey"},

@@ -79,6 +79,8 @@ def _retry_after(message: job_pb2.Failure) -> timedelta | None:
     """When the downstream said to come again: the field, else its status's RetryInfo; never below zero."""
     if message.HasField("retry_after"):
         said = message.retry_after
+    elif not message.status:
+        return None
     else:
         said = _retry_info(message.status).retry_delay
         if not said.ByteSize():
