@@ -46,7 +46,7 @@ class Executions:
 
         Raises PlaybookInvalid with every fault, Unavailable.
         """
-        playbook = await asyncio.to_thread(parse_playbook, body)
+        playbook = await asyncio.to_thread(parse_playbook, body, is_new=True)
         async with self._turns.alone():
             stored = await store.register(self._session, playbook.path, playbook.name, body)
         return Registered(playbook.path, stored.version, playbook.name, stored.created_at, stored.created)

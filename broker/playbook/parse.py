@@ -7,6 +7,7 @@ nothing leads to.
 from collections.abc import Sequence
 from typing import Final
 
+from broker.playbook.code import check_code
 from broker.playbook.document import Faults, Located, PlaybookInvalid
 from broker.playbook.fields import PATH_LIMIT, is_list, is_mapping, read_text, refuse_unknown
 from broker.playbook.graph import find_cycles, find_unreachable, make_graph
@@ -23,8 +24,11 @@ STEPS_LIMIT: Final = 1000
 _KEYS = ("apiVersion", "kind", "metadata", "workload", "workbook", "workflow", "steps", "path", "name")
 
 
-def parse_playbook(text: str) -> Playbook:
-    """The playbook of a YAML text; raises PlaybookInvalid with all its faults, in the order of the text."""
+def parse_playbook(text: str, *, is_new: bool = False) -> Playbook:
+    """The playbook of a YAML text; raises PlaybookInvalid with all its faults, in the order of the text.
+
+    One that `is_new` has its Python checked too; one that is registered stays good under another version of Python.
+    """
     faults = Faults()
     root = read_document(text, faults)
     if root is None:
@@ -42,6 +46,8 @@ def parse_playbook(text: str) -> Playbook:
     targets = _find_targets(steps, faults)
     initial = next((number for number, step in enumerate(steps) if step.name == "start"), 0)
     _check_graph(steps, initial, targets, faults)
+    if is_new:
+        check_code(at, faults)
     faults.raise_if_any()
     return Playbook(path, name, workload, tuple(steps), make_graph(initial, targets))
 

@@ -69,6 +69,9 @@ def read_task(at: Located, label: str, common: Collection[str], faults: Faults) 
     step_type = STEP_TYPES.get(kind) if isinstance(kind, str) else None
     if step_type is None or not isinstance(kind, str):
         refuse_type(at, faults)
+        # What every type has is read all the same, so that its faults are not told only next time.
+        read_data(at, label, DATA_KEYS, faults)
+        read_job_keys(at, faults)
         return None
     refuse_keys(at, frozenset(common) | JOB_KEYS | step_type.keys | set(step_type.data_keys), faults)
     for group in step_type.needs:

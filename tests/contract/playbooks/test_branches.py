@@ -132,9 +132,9 @@ async def test_data_of_several_branches_is_merged_in_the_order_of_the_steps_late
         playbook(
             """
             - {step: start, next: [left, right]}
-            - {step: left, type: python, code: pass, next: [{step: join, data: {a: '{{ result }}', both: left}}]}
-            - {step: right, type: python, code: pass, next: [{step: join, data: {b: '{{ result }}', both: right}}]}
-            - {step: join, type: python, code: pass, data: {own: 1, a: default}}
+            - {step: left, type: python, code: 'def main(): pass', next: [{step: join, data: {a: '{{ result }}', both: left}}]}
+            - {step: right, type: python, code: 'def main(): pass', next: [{step: join, data: {b: '{{ result }}', both: right}}]}
+            - {step: join, type: python, code: 'def main(): pass', data: {own: 1, a: default}}
             """
         )
     )

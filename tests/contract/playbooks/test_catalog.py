@@ -105,8 +105,8 @@ async def test_text_that_is_no_playbook_is_refused_with_its_place(
         ),
         *(
             (
-                f"- {{step: a, type: python, code: pass, retry: {{max_attempts: 2, {key}: {value}}}}}",
-                f"line 3, column 66: workflow[0].retry.{key}: `{key}` is not supported yet",
+                f"- {{step: a, type: python, code: 'def main(): pass', retry: {{max_attempts: 2, {key}: {value}}}}}",
+                f"line 3, column 80: workflow[0].retry.{key}: `{key}` is not supported yet",
             )
             for key, value in (
                 ("delays", "[1, 2]"),

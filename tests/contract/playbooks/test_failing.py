@@ -77,7 +77,7 @@ async def test_step_that_cannot_be_rendered_is_dead_without_an_attempt_and_says_
     run = await start(
         playbook(
             python_step("before", "[task]")
-            + f"- step: task\n  type: python\n  code: pass\n  data:\n    broken:\n      - 1\n      - '{template}'\n"
+            + f"- step: task\n  type: python\n  code: 'def main(): pass'\n  data:\n    broken:\n      - 1\n      - '{template}'\n"
             + "  retry: 5\n  next: [after]\n"
             + python_step("after")
         ),
@@ -125,7 +125,7 @@ async def test_when_that_raises_ends_the_execution_as_condition_error_of_the_ste
 ) -> None:
     run = await start(
         playbook(
-            "- {step: task, type: python, code: pass, next: [{when: '{{ result.n > 1 }}', step: more}, less]}\n"
+            "- {step: task, type: python, code: 'def main(): pass', next: [{when: '{{ result.n > 1 }}', step: more}, less]}\n"
             + python_step("more")
             + python_step("less")
         )
@@ -136,7 +136,7 @@ async def test_when_that_raises_ends_the_execution_as_condition_error_of_the_ste
     execution = await run.look()
     assert (await run.status(), execution.failed_step) == ("FAILED", "task")
     assert execution.failure.type == "condition_error"
-    assert execution.failure.message.startswith("task.next[0].when (line 3, column 58): ")
+    assert execution.failure.message.startswith("task.next[0].when (line 3, column 72): ")
     assert await run.steps() == ["task done 1/1"]
     (told,) = await run.events("execution_failed")
     assert told.result["error_type"] == "condition_error"
@@ -215,7 +215,7 @@ async def test_released_step_is_available_at_once_with_its_attempt_restored(star
 
 @pytest.mark.parametrize("result", ["1e999", '{"n": [-1e999]}'])
 @pytest.mark.parametrize(
-    "following", ["", "- {step: later, type: python, code: pass, data: {seen: '{{ task }}'}}"]
+    "following", ["", "- {step: later, type: python, code: 'def main(): pass', data: {seen: '{{ task }}'}}"]
 )
 async def test_number_beyond_all_floats_fails_what_needs_it_and_everything_can_still_be_read(
     start: Starter, result: str, following: str

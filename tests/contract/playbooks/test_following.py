@@ -15,14 +15,14 @@ async def test_all_items_whose_when_holds_are_taken_and_else_those_without_one(s
         """
         - step: task
           type: python
-          code: pass
+          code: 'def main(): pass'
           next:
             - {when: "{{ result.n > 1 }}", step: many}
             - {when: "{{ result.n > 2 }}", step: more}
             - few
-        - {step: many, type: python, code: pass}
-        - {step: more, type: python, code: pass}
-        - {step: few, type: python, code: pass}
+        - {step: many, type: python, code: 'def main(): pass'}
+        - {step: more, type: python, code: 'def main(): pass'}
+        - {step: few, type: python, code: 'def main(): pass'}
         """
     )
     taken = {}
@@ -38,7 +38,7 @@ async def test_all_items_whose_when_holds_are_taken_and_else_those_without_one(s
 async def test_where_no_item_holds_the_branch_ends_and_the_execution_completes(start: Starter) -> None:
     run = await start(
         playbook(
-            "- {step: task, type: python, code: pass, next: [{when: '{{ false }}', step: never}]}\n"
+            "- {step: task, type: python, code: 'def main(): pass', next: [{when: '{{ false }}', step: never}]}\n"
             + python_step("never")
         )
     )
@@ -55,7 +55,7 @@ async def test_routers_are_passed_at_once_with_the_data_that_they_got(start: Sta
             """
             - {step: start, next: [{step: middle, data: {n: '{{ workload.n }}'}}]}
             - {step: middle, next: [task]}
-            - {step: task, type: python, code: pass, next: [end]}
+            - {step: task, type: python, code: 'def main(): pass', next: [end]}
             - {step: end, result: {sum: '{{ task + 1 }}'}}
             """
         ),

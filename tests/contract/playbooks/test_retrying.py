@@ -109,7 +109,7 @@ async def test_conditions_see_error_and_status_code_and_data_and_attempt(
         *[("INVALID", "Refused", 400, "null")] * 7,
     ]
     retry = f"{{max_attempts: 9, initial_delay: 0, {condition}}}"
-    run = await start(playbook(f"- step: task\n  type: python\n  code: 'pass'\n  retry: {retry}"))
+    run = await start(playbook(f"- step: task\n  type: python\n  code: 'def main(): pass'\n  retry: {retry}"))
 
     for message, type_, status_code, result_json in answers:
         decision = await run.fail(

@@ -282,3 +282,16 @@ def test_workbook_task_keeps_its_retry_where_the_step_says_nothing() -> None:
 def test_workbook_step_can_switch_the_retries_of_its_task_off() -> None:
     step = "- {step: a, type: workbook, name: t, retry: false}"
     assert task_of(step, "workbook: [{name: t, type: python, code: x, retry: 5}]").retry is None
+
+
+def test_step_of_an_unknown_type_tells_its_other_faults_too() -> None:
+    step = "- {step: a, type: pythn, retry: {max_attempts: 0}, data: {n: '{{ 1 + }}'}, next: [nowhere]}"
+
+    found = [fault.partition(": ")[2].partition(": ")[0] for fault in faults_in(step)]
+
+    assert found == [
+        "workflow[0].type",
+        "workflow[0].retry.max_attempts",
+        "workflow[0].data.n",
+        "workflow[0].next[0]",
+    ]
