@@ -19,19 +19,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.client import Client, enqueue
+    from worker.errors import BrokerUnavailable, EnqueueError, EnqueueRefused, KeyTaken
     from worker.failure import Failure, JobFailed
     from worker.job import Job
     from worker.lease import Enqueued, NewJob
     from worker.sdk import Worker
 
-__all__ = ["Client", "Enqueued", "Failure", "Job", "JobFailed", "NewJob", "Worker", "enqueue"]
+__all__ = [
+    "BrokerUnavailable",
+    "Client",
+    "EnqueueError",
+    "EnqueueRefused",
+    "Enqueued",
+    "Failure",
+    "Job",
+    "JobFailed",
+    "KeyTaken",
+    "NewJob",
+    "Worker",
+    "enqueue",
+]
 
 _HOME_OF = {
+    "BrokerUnavailable": "worker.errors",
     "Client": "worker.client",
+    "EnqueueError": "worker.errors",
+    "EnqueueRefused": "worker.errors",
     "Enqueued": "worker.lease",
     "Failure": "worker.failure",
     "Job": "worker.job",
     "JobFailed": "worker.failure",
+    "KeyTaken": "worker.errors",
     "NewJob": "worker.lease",
     "Worker": "worker.sdk",
     "enqueue": "worker.client",

@@ -6,7 +6,7 @@ Complete and Fail are shared by what becomes ready at once, and repeated until t
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from reprise.v1 import broker_service_pb2_grpc as stubs
 from worker.background import background_loop
 from worker.batching import SharedCall
 from worker.config import default_broker
+from worker.errors import enqueue_error_of
 from worker.failure import Failure
 from worker.lease import Enqueued, Extended, NewJob, Outcome, Reported
 from worker.lease_stream import LeaseStream
@@ -41,8 +42,9 @@ class Client:
 
     def __init__(self, broker: str | None = None) -> None:
         """`broker` is HOST:PORT; default: REPRISE_BROKER, else 127.0.0.1:50051."""
+        self._broker = broker or default_broker()
         self._channel = grpc.aio.insecure_channel(
-            broker or default_broker(),
+            self._broker,
             options=[
                 # Reconnecting is spread by the worker's own backoff; gRPC's own, up to two minutes, would add
                 # to it.
@@ -80,8 +82,9 @@ class Client:
         dependency: str = "",
         attempt_timeout_seconds: float | None = None,
         labels: Mapping[str, str] | None = None,
+        timeout_seconds: float = ENQUEUE_SECONDS,
     ) -> Enqueued:
-        """One durable job; its fields as NewJob has them. Raises what `enqueue_all` raises."""
+        """One durable job; its fields as NewJob has them. Tries for `timeout_seconds`, and raises, as `enqueue_all`."""
         job = NewJob(
             kind=kind,
             input=input,
@@ -94,21 +97,29 @@ class Client:
             attempt_timeout_seconds=attempt_timeout_seconds,
             labels=labels,
         )
-        return (await self.enqueue_all([job]))[0]
+        return (await self.enqueue_all([job], timeout_seconds=timeout_seconds))[0]
 
-    async def enqueue_all(self, jobs: Sequence[NewJob]) -> tuple[Enqueued, ...]:
+    async def enqueue_all(
+        self, jobs: Sequence[NewJob], *, timeout_seconds: float = ENQUEUE_SECONDS
+    ) -> tuple[Enqueued, ...]:
         """All jobs (1 to 1000), durable, or none; in their order.
 
-        Repeated for up to a minute, which enqueues nothing twice.
+        Repeated for up to `timeout_seconds`, which enqueues nothing twice.
 
-        Raises grpc.aio.AioRpcError where the broker refuses them or stays away, ValueError on a `retry` that
-        is no policy.
+        Raises EnqueueRefused, KeyTaken, BrokerUnavailable or, on what else a broker may answer, EnqueueError;
+        ValueError on a `retry` that is no policy.
         """
         request = pb.EnqueueRequest(jobs=[new_job_message(with_key(job)) for job in jobs])
-        give_up_at = time.monotonic() + ENQUEUE_SECONDS
-        answer = await repeat_until_answered(
-            lambda: self._stub.Enqueue(request, timeout=CALL_SECONDS), lambda: give_up_at
-        )
+        give_up_at = time.monotonic() + timeout_seconds
+
+        def call() -> Awaitable[pb.EnqueueResponse]:
+            left = give_up_at - time.monotonic()
+            return self._stub.Enqueue(request, timeout=max(min(left, CALL_SECONDS), 0.001))
+
+        try:
+            answer = await repeat_until_answered(call, lambda: give_up_at)
+        except grpc.aio.AioRpcError as error:
+            raise enqueue_error_of(error, self._broker, timeout_seconds) from error
         return tuple(Enqueued(job.job_id, job.created) for job in answer.jobs)
 
     async def open_leases(
@@ -186,15 +197,42 @@ def extend_seconds(lease_seconds: float) -> float:
     return min(lease_seconds / 3, CALL_SECONDS)
 
 
-def enqueue(kind: str, input: Mapping[str, Any], *, broker: str | None = None, **options: Any) -> Enqueued:  # noqa: A002
-    """One durable job, for a program without an event loop; `options` as Client.enqueue has them.
+def enqueue(
+    kind: str,
+    input: Mapping[str, Any],  # noqa: A002 - the contract's word
+    *,
+    broker: str | None = None,
+    queue: str = "default",
+    retry: bool | int | Mapping[str, Any] | None = None,
+    priority: int = 0,
+    delay_seconds: float | None = None,
+    idempotency_key: str | None = None,
+    dependency: str = "",
+    attempt_timeout_seconds: float | None = None,
+    labels: Mapping[str, str] | None = None,
+    timeout_seconds: float = ENQUEUE_SECONDS,
+) -> Enqueued:
+    """One durable job, for a program without an event loop; its fields as NewJob has them.
 
-    Opens a connection per call.
+    `broker` is HOST:PORT (default: REPRISE_BROKER, else 127.0.0.1:50051). Opens a connection per call. Tries for
+    `timeout_seconds`, and raises, as `Client.enqueue_all`.
     """
+    job = NewJob(
+        kind=kind,
+        input=input,
+        queue=queue,
+        retry=retry,
+        priority=priority,
+        delay_seconds=delay_seconds,
+        idempotency_key=idempotency_key,
+        dependency=dependency,
+        attempt_timeout_seconds=attempt_timeout_seconds,
+        labels=labels,
+    )
 
     async def enqueue_once() -> Enqueued:
         async with Client(broker) as client:
-            return await client.enqueue(kind, input, **options)
+            return (await client.enqueue_all([job], timeout_seconds=timeout_seconds))[0]
 
     return asyncio.run_coroutine_threadsafe(enqueue_once(), background_loop()).result()
 

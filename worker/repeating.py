@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
@@ -20,6 +20,7 @@ LONGEST_WAIT_SECONDS = 10.0
 _STATUS_DETAILS = "grpc-status-details-bin"
 
 Answer = TypeVar("Answer")
+Detail = TypeVar("Detail", bound=Message)
 
 
 class Backoff:
@@ -57,6 +58,15 @@ def is_repeatable(error: grpc.aio.AioRpcError) -> bool:
 
 def retry_info_of(error: grpc.aio.AioRpcError) -> timedelta | None:
     """What the broker says about when to call again; None where it does not ask for that."""
+    info = detail_of(error, RetryInfo())
+    if info is None:
+        return None
+    delay: timedelta = info.retry_delay.ToTimedelta()
+    return delay
+
+
+def detail_of(error: grpc.aio.AioRpcError, empty: Detail) -> Detail | None:
+    """The detail of `empty`'s type in the error's status, filled into `empty`; None where there is none."""
     # The stubs describe these pairs as objects with two attributes, which they are not.
     trailer = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     for key, value in trailer:
@@ -67,10 +77,8 @@ def retry_info_of(error: grpc.aio.AioRpcError) -> timedelta | None:
         except DecodeError:
             return None
         for detail in details:
-            info = RetryInfo()
-            if detail.Unpack(info):
-                delay: timedelta = info.retry_delay.ToTimedelta()
-                return delay
+            if detail.Unpack(empty):
+                return empty
     return None
 
 

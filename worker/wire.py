@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -29,6 +30,10 @@ _OUTCOMES: Final = {
     pb.LEASE_OUTCOME_INVALID: Outcome.INVALID,
 }
 _NOTICES: Final = {pb.LeaseNotice.KIND_CANCELLED: Outcome.CANCELLED, pb.LeaseNotice.KIND_LOST: Outcome.LOST}
+_POLICY_KEYS: Final = (
+    *("max_attempts", "initial_delay", "backoff_multiplier", "max_delay"),
+    *("jitter", "retry_when", "stop_when"),
+)
 _JITTERS: Final = {
     False: retry_pb2.JITTER_NONE,
     True: retry_pb2.JITTER_FULL,
@@ -144,8 +149,16 @@ def policy_message(retry: bool | int | Mapping[str, Any] | None) -> retry_pb2.Re
             case "retry_when" | "stop_when":
                 fields[key] = f"{{{{ {value} }}}}" if isinstance(value, bool) else value
             case _:
-                raise ValueError(f"retry: {key!r} = {value!r} is no part of a policy")
+                raise ValueError(_no_part_of_a_policy(key, value))
     return retry_pb2.RetryPolicy(**fields)
+
+
+def _no_part_of_a_policy(key: str, value: object) -> str:
+    if key == "jitter":
+        return f"retry: jitter is False, True, 'none', 'full' or 'equal', not {value!r}"
+    near = get_close_matches(str(key), _POLICY_KEYS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_POLICY_KEYS)}"
+    return f"retry: {key!r} is no part of a policy: {hint}"
 
 
 def duration_message(value: timedelta | None) -> Duration | None:

@@ -48,10 +48,13 @@ class Refusal:
     code: grpc.StatusCode
     details: str = "refused"
     asks_again: bool = False
+    bad_fields: tuple[tuple[str, str], ...] = ()
 
     async def raise_in(self, context: Any) -> None:
-        if self.asks_again:
-            info = error_details_pb2.RetryInfo()
+        if self.asks_again or self.bad_fields:
+            info = error_details_pb2.RetryInfo() if self.asks_again else error_details_pb2.BadRequest()
+            for path, text in self.bad_fields:
+                info.field_violations.add(field=path, description=text)
             status = status_pb2.Status(code=self.code.value[0], message=self.details)
             status.details.add().Pack(info)
             trailer = (("grpc-status-details-bin", status.SerializeToString()),)
