@@ -172,7 +172,9 @@ class Attempt:
         executor = self._executors.get(job.kind)
         if executor is None:
             raise JobFailed(
-                f"this worker has no executor or handler for kind {job.kind!r}", type=UNKNOWN_KIND
+                f"this worker has no executor or handler for kind {job.kind!r}, only for "
+                f"{', '.join(sorted(self._executors))}: serve the queue {job.queue!r} by workers that have one",
+                type=UNKNOWN_KIND,
             )
         result = await executor.execute(job)
         check_returns(job.input, result)

@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from worker.credentials import Credentials, variable_form
+from worker.credentials import CREDENTIAL_PREFIX, Credentials, variable_form
 
 DEFAULT_BROKER = "127.0.0.1:50051"
 OWN_PREFIX = "REPRISE_"
-CREDENTIAL_PREFIX = "REPRISE_CREDENTIAL_"
 
 
 class CredentialsInvalid(ValueError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.failure import CREDENTIAL_NOT_FOUND, INPUT_INVALID, JobFailed
 
+CREDENTIAL_PREFIX = "REPRISE_CREDENTIAL_"  # of the environment variables that hold one each
 REDACTED = "[redacted]"
 SHORTEST_REDACTED = 4  # shorter secrets would tear holes into every text
 # What of a credential may be shown; every other field is a secret.
@@ -102,7 +103,11 @@ class Credentials:
     def _named(self, name: str) -> Credential:
         found = self._by_variable.get(variable_form(name))
         if found is None:
-            raise JobFailed(f"this worker has no credential {name!r}", type=CREDENTIAL_NOT_FOUND)
+            raise JobFailed(
+                f"this worker has no credential {name!r}: start it with {CREDENTIAL_PREFIX}{variable_form(name)},"
+                f" or with {name!r} in its --credentials file",
+                type=CREDENTIAL_NOT_FOUND,
+            )
         return found
 
 

@@ -39,7 +39,7 @@ def request_of(given: Mapping[str, Any], auth_headers: Mapping[str, str]) -> Req
     """
     url = given.get("endpoint") or given.get("url")
     if not isinstance(url, str):
-        raise JobFailed("an http step needs endpoint or url", type=INPUT_INVALID)
+        raise JobFailed("input has no text `endpoint` or `url`, the address to call", type=INPUT_INVALID)
     method = str(given.get("method") or "GET").upper()
     headers = {str(key): str(value) for key, value in _mapping(given, "headers").items()}
     params, body = _query_and_body(given, method)

@@ -5,6 +5,8 @@ Any answer that is not 2xx fails the attempt, with the answer as its result.
 
 import asyncio
 import json
+import os
+import socket
 import ssl
 import time
 from datetime import UTC, datetime
@@ -134,8 +136,30 @@ def _transport_failure(request: Request, error: Exception) -> JobFailed:
         (name for kind, name in _TRANSPORT_ERRORS if isinstance(error, kind)), "http.transport"
     )
     is_timeout = failure_type == "http.timeout"
-    text = f"no answer within {request.timeout_seconds:g} s" if is_timeout else str(error)
-    return JobFailed(f"{request.method}: {text or type(error).__name__}", type=failure_type, stack_trace="")
+    text = f"no answer within {request.timeout_seconds:g} s" if is_timeout else _reason_of(error)
+    return JobFailed(f"{request.method}{_place_of(request)}: {text}", type=failure_type, stack_trace="")
+
+
+def _place_of(request: Request) -> str:
+    """Host and port, after a blank, where the address has them; never user and password."""
+    try:
+        place = httpx.URL(request.url).netloc.decode()
+    except httpx.InvalidURL:
+        return ""
+    return f" {place}" if place else ""
+
+
+def _reason_of(error: BaseException) -> str:
+    """What the operating system said, where it is behind the error: "all attempts failed" says nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (socket.gaierror, ssl.SSLError)):  # with numbers of their own
+            return str(cause.strerror or cause)
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = first or cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
 
 
 @cache

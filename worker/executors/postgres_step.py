@@ -64,7 +64,9 @@ async def _connected(credential: Credential) -> psycopg.AsyncConnection[Any]:
         )
     except psycopg.Error as error:
         failure_type = f"postgres.{error.sqlstate}" if error.sqlstate else "postgres.connect"
-        raise JobFailed(str(error), type=failure_type, stack_trace="") from error
+        raise JobFailed(
+            f"credential {credential.name!r}: {error}", type=failure_type, stack_trace=""
+        ) from error
 
 
 async def _result_of(

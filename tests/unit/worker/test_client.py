@@ -148,7 +148,7 @@ async def test_refused_job_names_every_bad_field(client: Client, peer: Peer) -> 
     peer.refusals.append(Refusal(grpc.StatusCode.INVALID_ARGUMENT, bad_fields=bad))
 
     with pytest.raises(
-        EnqueueRefused, match="^jobs.0..kind: is missing; jobs.0..queue: is too long$"
+        EnqueueRefused, match=r"^jobs.0..kind: is missing; jobs.0..queue: is too long$"
     ) as refused:
         await client.enqueue("", {})
 

@@ -32,8 +32,8 @@ def test_names_of_the_reference_are_understood() -> None:
 
 
 def test_missing_credential_is_named() -> None:
-    with pytest.raises(JobFailed, match="'nope'") as caught:
-        KNOWN.find("nope")
+    with pytest.raises(JobFailed, match="start it with REPRISE_CREDENTIAL_NO_PE, ") as caught:
+        KNOWN.find("no-pe")
     assert caught.value.type == "credential_not_found"
 
 

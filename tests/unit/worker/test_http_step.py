@@ -182,8 +182,9 @@ async def test_body_is_read_up_to_a_bound(downstream: str) -> None:
 async def test_transport_failures_have_types(downstream: str) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        refused = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
-        assert (await failure_of(refused)).type == "http.connect"
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        refused = await failure_of(f"http://ada:secret@{address}/")
+        assert (refused.type, str(refused)) == ("http.connect", f"GET {address}: Connection refused")
     assert (await failure_of(f"{downstream}/garbage")).type == "http.protocol"
     assert (await failure_of("ftp://127.0.0.1/")).type == "http.invalid_url"
 
@@ -191,7 +192,10 @@ async def test_transport_failures_have_types(downstream: str) -> None:
 @pytest.mark.parametrize("limit", [0.2, "200ms"])
 async def test_timeout_counts_for_the_whole_request(downstream: str, limit: Any) -> None:
     failure = await failure_of(f"{downstream}/silent", timeout=limit)
-    assert (failure.type, str(failure)) == ("http.timeout", "GET: no answer within 0.2 s")
+    assert (failure.type, str(failure)) == (
+        "http.timeout",
+        f"GET {downstream.removeprefix('http://')}: no answer within 0.2 s",
+    )
 
 
 @pytest.mark.parametrize("given", [{"timeout": "soon"}, {"timeout": 0}, {"headers": [1]}, {"endpoint": None}])
