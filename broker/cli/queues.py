@@ -10,6 +10,8 @@ from broker.cli import options
 from broker.cli.connection import Broker, with_broker
 from broker.cli.output import Column, Span, as_json, length_of, print_json, print_table
 
+# What no queue has is not shown: a column of zeros would ask what it is for.
+_SELDOM = frozenset({"held"})
 _COUNTS = ("queued", "scheduled", "leased", "retry", "held", "dead", "workers")
 
 
@@ -22,22 +24,24 @@ def queues(broker: Broker, json_wanted: bool) -> None:
     if json_wanted:
         print_json([as_json(queue) for queue in found])
         return
+    counts = [name for name in _COUNTS if name not in _SELDOM or any(getattr(queue, name) for queue in found)]
+    any_paused = any(queue.paused for queue in found)
     columns = [
         Column("queue"),
-        *(Column(name, number=True) for name in _COUNTS),
+        *(Column(name, number=True) for name in counts),
         Column("oldest_due_age"),
-        Column("paused"),
+        *([Column("paused")] if any_paused else []),
     ]
-    print_table(columns, [_row(queue) for queue in found])
-
-
-def _row(queue: Queue) -> tuple[Span, ...]:
-    return (
-        Span(queue.name, "bold"),
-        *(_count(queue, name) for name in _COUNTS),
-        Span(length_of(queue.oldest_due_age)),
-        Span("paused", "yellow") if queue.paused else Span(""),
-    )
+    rows = [
+        (
+            Span(queue.name, "bold"),
+            *(_count(queue, name) for name in counts),
+            Span(length_of(queue.oldest_due_age)),
+            *([Span("paused", "yellow") if queue.paused else Span("")] if any_paused else []),
+        )
+        for queue in found
+    ]
+    print_table(columns, rows)
 
 
 def _count(queue: Queue, name: str) -> Span:

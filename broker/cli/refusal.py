@@ -9,13 +9,19 @@ from typing import IO, Any, TypeVar, cast
 import click
 import grpc
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from broker.cli.output import one_line
 from broker.errors import Violation
 
 Detail = TypeVar("Detail", bound=Message)
+
+_HINTS = {
+    "PLAYBOOK_NOT_FOUND": ": `reprise playbooks` lists those that are registered",
+    "EXECUTION_NOT_FOUND": ": `reprise executions` lists those that there are",
+    "JOB_NOT_FOUND": ": `reprise jobs` lists those that there are",
+}
 
 
 class CallFailed(click.ClickException):
@@ -56,6 +62,9 @@ def describe(error: grpc.RpcError, address: str) -> list[str]:
             return [f"no answer in time from {address}"]
         case grpc.StatusCode.UNIMPLEMENTED:
             return [f"the broker at {address} does not offer this: {details}"]
+        case grpc.StatusCode.NOT_FOUND:
+            info = _detail(error, ErrorInfo)
+            return [(details or "not found") + _HINTS.get(info.reason if info is not None else "", "")]
         case grpc.StatusCode.INTERNAL:
             return [f"the broker at {address} failed: {details or 'see its log'}"]
         case code:

@@ -12,7 +12,7 @@ from google.rpc.code_pb2 import (  # type: ignore[import-untyped]
     UNAVAILABLE,
     UNIMPLEMENTED,
 )
-from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from reprise.v1.broker_service_pb2 import EnqueuedJob, EnqueueResponse
 from reprise.v1.queue_service_pb2 import ListQueuesResponse, Queue
@@ -47,6 +47,10 @@ def test_each_bad_field_is_a_line_that_starts_with_its_path(peer: Peer, run: Rep
     ("status", "line"),
     [
         (refusal(NOT_FOUND, "job 7: not found"), "job 7: not found"),
+        (
+            refusal(NOT_FOUND, "no playbook 'a/b'", ErrorInfo(reason="PLAYBOOK_NOT_FOUND")),
+            "no playbook 'a/b': `reprise playbooks` lists those that are registered",
+        ),
         (refusal(ALREADY_EXISTS, "key k: used before"), "key k: used before"),
         (refusal(NOT_FOUND, "two\nlines\x1b[31m red"), "two lines [31m red"),
         (refusal(NOT_FOUND, ""), "not found"),

@@ -269,7 +269,20 @@ def test_queues_shows_the_backlog(peer: Peer, run: Reprise) -> None:
 
     row = run("queues").stdout.splitlines()[1]
 
-    assert row.split() == ["mail", "3", "0", "0", "2", "0", "1", "4", "1", "min", "30", "s", "paused"]
+    assert row.split() == ["mail", "3", "0", "0", "2", "1", "4", "1", "min", "30", "s", "paused"]
+
+
+def test_queues_shows_what_is_seldom_there_only_where_it_is(peer: Peer, run: Reprise) -> None:
+    peer.answers(
+        "ListQueues",
+        ListQueuesResponse(queues=[Queue(name="mail")]),
+        ListQueuesResponse(queues=[Queue(name="mail"), Queue(name="slow", held=1)]),
+    )
+
+    plain, with_held = (run("queues").stdout.splitlines()[0].split() for _ in range(2))
+
+    assert plain == ["queue", "queued", "scheduled", "leased", "retry", "dead", "workers", "oldest_due_age"]
+    assert "held" in with_held
 
 
 def test_queues_marks_counts_that_may_be_estimates(peer: Peer, run: Reprise) -> None:
@@ -278,4 +291,4 @@ def test_queues_marks_counts_that_may_be_estimates(peer: Peer, run: Reprise) -> 
 
     row = run("queues").stdout.splitlines()[1]
 
-    assert row.split()[:8] == ["mail", "~1000000", "0", "0", "0", "0", "0", "4"]
+    assert row.split()[:8] == ["mail", "~1000000", "0", "0", "0", "0", "4", "-"]
