@@ -5,6 +5,7 @@ Must not know how an execution advances.
 
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from reprise.v1.playbook_service_pb2 import (
     Execution,
     ExecutionStatus,
     GetExecutionRequest,
+    GetPlaybookRequest,
     ListExecutionsRequest,
     StartExecutionRequest,
     StepState,
@@ -34,7 +36,7 @@ from broker.cli.output import (
     print_line,
     print_table,
 )
-from broker.cli.parameters import ID, EnumType, JsonObjectType, SettingType, overlay, short_name
+from broker.cli.parameters import ID, EnumType, JsonObjectType, SettingType, find_unknown, overlay, short_name
 from broker.cli.watching import show_live, show_live_json
 from broker.cli.wording import EXECUTION_STYLES, STATUS_STYLES, outcome_of
 
@@ -74,6 +76,8 @@ def run(
     """Start an execution of the playbook PATH and print its id."""
     request = StartExecutionRequest(path=path, version=version or 0, idempotency_key=key or str(uuid.uuid4()))
     request.workload.update(overlay(json.loads(workload), settings))
+    if settings:
+        _note_unknown(broker, request, [path for path, _ in settings])
     started = broker.call(broker.playbooks.StartExecution, request)
     if not watch:
         print_json(as_json(started)) if json_wanted else print_line(Span(str(started.execution_id)))
@@ -88,6 +92,20 @@ def run(
         raise click.exceptions.Exit(1) from None
     if execution.status != EXECUTION_STATUS_COMPLETED:
         raise click.exceptions.Exit(1)
+
+
+def _note_unknown(broker: Broker, request: StartExecutionRequest, keys: Sequence[tuple[str, ...]]) -> None:
+    """Says which keys the playbook's workload does not have: set all the same, but mistyped, most likely."""
+    from broker.playbook.parse import PlaybookInvalid, parse_playbook
+
+    wanted = GetPlaybookRequest(path=request.path, version=request.version)
+    try:
+        workload = parse_playbook(broker.call(broker.playbooks.GetPlaybook, wanted).playbook.yaml).workload
+    except PlaybookInvalid:  # of a broker that reads more than this command does
+        return
+    for key in keys:
+        if unknown := find_unknown(workload, key):
+            note(f"the workload of {request.path} has no {unknown}")
 
 
 @click.command()

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -155,6 +156,21 @@ def overlay(workload: dict[str, Any], settings: Sequence[tuple[tuple[str, ...], 
         place[path[-1]] = value
     _refuse_large_integers(workload, "workload")
     return workload
+
+
+def find_unknown(workload: object, path: Sequence[str]) -> str | None:
+    """The beginning of a setting's path that leads nowhere, with what was probably meant; None where all is known.
+
+    An object without keys knows any.
+    """
+    for depth, key in enumerate(path, start=1):
+        if not isinstance(workload, dict) or not workload:
+            return None
+        if key not in workload:
+            near = get_close_matches(key, workload, n=1)
+            return f"'{'.'.join(path[:depth])}'" + (f": did you mean '{near[0]}'?" if near else "")
+        workload = workload[key]
+    return None
 
 
 def _refuse_large_integers(value: object, path: str) -> None:

@@ -120,15 +120,31 @@ def test_playbooks_lists_them_and_shows_the_yaml_of_one(peer: Peer, run: Reprise
     assert peer.asked[-1].version == 2
 
 
+def test_run_notes_settings_that_the_workload_does_not_know(peer: Peer, run: Reprise) -> None:
+    text = "name: a/b\nworkload: {limit: 5, db: {host: h}, free: {}}\nworkflow: [{step: end}]"
+    peer.answers("StartExecution", STARTED)
+    peer.answers("GetPlaybook", GetPlaybookResponse(playbook=Playbook(yaml=text)))
+
+    settings = ("limti=7", "limit=6", "db.port=5", "free.any=1")
+    result = run("run", "a/b", *(word for setting in settings for word in ("--set", setting)))
+
+    assert (result.exit_code, result.stdout) == (0, "42\n")
+    assert result.stderr.splitlines() == [
+        "the workload of a/b has no 'limti': did you mean 'limit'?",
+        "the workload of a/b has no 'db.port'",
+    ]
+
+
 def test_run_overlays_the_workload_and_prints_the_id(peer: Peer, run: Reprise) -> None:
     peer.answers("StartExecution", STARTED)
+    peer.answers("GetPlaybook", GetPlaybookResponse(playbook=Playbook(yaml="workflow: [{step: end}]")))
 
     result = run(
         "run", "a/b", "--workload", '{"db": {"host": "x"}, "n": 1}', "--set", "db.port=5", "--set", "n=two"
     )
 
     assert (result.exit_code, result.stdout) == (0, "42\n")
-    [asked] = peer.asked
+    asked = peer.asked[-1]
     assert asked.path == "a/b"
     assert dict(asked.workload["db"]) == {"host": "x", "port": 5}
     assert asked.workload["n"] == "two"
