@@ -5,6 +5,7 @@ Owns slots and credits. Credits at the broker and slots in use never exceed the 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,6 +77,8 @@ class Runner:
         self._overdue: dict[Attempt, asyncio.Task[None]] = {}  # reports of attempts whose steps go on
         self._credits = 0  # at the broker, unused
         self._stream: LeaseStream | None = None
+        self._was_open = False  # the last stream that was tried
+        self._warned = ""  # since the broker last delivered
         self._draining = asyncio.Event()
         self._exiting = asyncio.Event()
 
@@ -125,17 +128,26 @@ class Runner:
                 if error.code() in _REFUSALS and not is_repeatable(error):
                     raise WorkerRefused(f"{error.code().name}: {error.details()}") from error
                 asked = retry_info_of(error)
-                LOGGER.warning(line("lease stream broke", code=error.code().name, error=error.details()))
+                self._warn_once(error)
             # What was on its way when the stream broke may be lost: the next beat tells.
             self._heartbeat.beat_now()
             await asyncio.sleep(backoff.next_wait(asked))
 
+    def _warn_once(self, error: grpc.aio.AioRpcError) -> None:
+        """One warning however often the same happens, until the broker delivers again; the rest is for debugging."""
+        event = "lease stream broke" if self._was_open else "cannot reach the broker, tries again"
+        text = line(event, code=error.code().name, error=error.details())
+        LOGGER.log(logging.DEBUG if text == self._warned else logging.WARNING, text)
+        self._warned = text
+
     async def _follow_stream(self, backoff: Backoff) -> None:
         options = self._options
         self._credits = options.concurrency - len(self._slots)
+        self._was_open = False
         stream = await self._client.open_leases(
             options.worker_id, options.queues, options.lease_seconds, self._credits
         )
+        self._was_open = True
         async with stream:
             self._stream = stream
             try:
@@ -145,6 +157,9 @@ class Runner:
                     self._on_ready = None
                 async for delivery in stream:
                     backoff.reset()
+                    if self._warned:
+                        LOGGER.info(line("the broker answers again", worker_id=options.worker_id))
+                        self._warned = ""
                     self._accept(stream, delivery)
             finally:
                 self._stream = None

@@ -202,6 +202,21 @@ async def test_worker_waits_for_a_broker_that_is_not_there_yet(start: Any, peer:
     await stream.until(lambda: stream.credits == 3)
 
 
+async def test_outage_is_one_warning_until_the_broker_delivers_again(
+    start: Any, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="worker")
+    running = start()
+    for _ in range(3):
+        (await peer.next(peer.streams)).break_off(Refusal(grpc.StatusCode.UNAVAILABLE, "database away"))
+    (await peer.next(peer.streams)).deliver(lease("a"))
+    await running.script.started.get()
+
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ['lease stream broke code=UNAVAILABLE error="database away"']
+    assert "the broker answers again worker_id=w1" in caplog.text
+
+
 async def test_worker_that_the_broker_refuses_ends_with_the_reason(start: Any, peer: Peer) -> None:
     running = start()
     (await peer.next(peer.streams)).break_off(
