@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
@@ -37,6 +37,8 @@ _STREAMS = 20_000
 # A queue that nobody subscribes to any more is remembered for so long: who polls finds its floors where they were.
 _KEEP_QUEUE_SECONDS = 300.0
 _KEEP_QUEUES = 20_000
+# Queues of one look at what the database has: some 10 ms.
+_QUEUES_PER_LOOK = 1_000
 # Bodies of one lease statement together, by what bodies weighed lately.
 _BYTES_PER_STATEMENT = 8 * 1024 * 1024
 _WEIGHT_OF_LATEST = 0.5
@@ -56,6 +58,7 @@ class Dispatcher:
         self._streams: dict[int, LeaseStream] = {}
         self._hungry: dict[int, LeaseStream] = {}  # with credits; served in this order, then moved to the end
         self._queues: dict[str, QueueLanes] = {}
+        self._unexplored: set[str] = set()  # queues that streams with credits wait for
         self.holdings = Holdings()
         self._wake = asyncio.Event()
         self._next_number = 1
@@ -86,7 +89,9 @@ class Dispatcher:
         """Lets the stream take `credit` more leases."""
         stream.credits += credit
         if stream.credits > 0:
-            self._hungry.setdefault(stream.number, stream)
+            if stream.number not in self._hungry:
+                self._hungry[stream.number] = stream
+                self._unexplored.update(queue for queue in stream.queues if not self._queues[queue].explored)
             self._wake.set()
 
     def close_side(self, stream: LeaseStream) -> None:
@@ -100,6 +105,7 @@ class Dispatcher:
             lanes = self._queues[queue]
             lanes.explored = False
             lanes.set_back(_USUAL_COMMIT_MILLISECONDS)
+        self._unexplored.update(stream.queues)
         self._wake.set()
 
     def taken(self, stream: LeaseStream) -> None:
@@ -232,6 +238,7 @@ class Dispatcher:
         for queue in wanted:
             self._queues[queue].set_back(back)
             self._queues[queue].explored = False
+        self._unexplored |= wanted
         if rewinds:
             self._rewind_some(wanted, now)
 
@@ -269,9 +276,10 @@ class Dispatcher:
             await self._explore()
             self._settle()
             plan = make_plan(self._hungry.values(), self._queues, self._leases_per_statement())
-            if plan is None:
+            if plan is not None:
+                await self._grant(plan)
+            elif not self._unexplored:
                 break
-            await self._grant(plan)
             await self._poll_if_due()
 
     def _settle(self) -> None:
@@ -287,20 +295,33 @@ class Dispatcher:
                 stream.changed.set()
 
     async def _explore(self) -> None:
-        """Finds the priorities of queues that hungry streams wait for and that were not looked at lately."""
-        unexplored = [lanes for queue in self.wanted() if not (lanes := self._queues[queue]).explored]
+        """Looks for jobs in queues that hungry streams wait for and that were not looked at lately; so no lease statement looks in vain."""
+        names = list(islice(self._unexplored, _QUEUES_PER_LOOK))
+        self._unexplored.difference_update(names)
+        looked_at = unexplored = [self._queues[name] for name in names if name in self._queues]
+        starts = [start for lanes in looked_at if not lanes.may_have_jobs for start in lanes.starts()]
         while unexplored:
             for lanes in unexplored:
                 lanes.explored = True
-            found = await discover(self._session, [gap for lanes in unexplored for gap in lanes.gaps()])
+            gaps = [gap for lanes in unexplored for gap in lanes.gaps()]
+            try:
+                found = await discover(self._session, gaps, starts)
+            except BaseException:
+                for lanes in looked_at:
+                    lanes.explored = False
+                self._unexplored.update(names)
+                raise
             touched = set()
             for queue, priority in found:
                 if (known := self._queues.get(queue)) is not None:
-                    known.floors.setdefault(priority, Floor())
                     known.may_have_jobs = True
-                    touched.add(queue)
+                    if priority not in known.floors:
+                        known.floors[priority] = Floor()
+                        touched.add(queue)
             # Below a priority that was just found there may be more.
-            unexplored = [self._queues[queue] for queue in touched]
+            unexplored, starts = [self._queues[queue] for queue in touched], []
+        for lanes in looked_at:
+            lanes.found_empty(self._settled)
 
     async def _grant(self, plan: Plan) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.

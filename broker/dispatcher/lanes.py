@@ -106,16 +106,25 @@ class QueueLanes:
         self.may_have_jobs = True
 
     def set_back(self, milliseconds: int | None) -> None:
-        """Lets the next statement read from so much time before each floor, None: from the very beginning; there may be jobs."""
+        """Lets the next statement read from so much time before each floor, None: from the very beginning."""
         for floor in self.floors.values():
             start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
             floor.set_back(start, in_flight=self.in_flight)
-        self.may_have_jobs = True
+
+    def found_empty(self, settled: int) -> None:
+        """The database had nothing where the next statement would read; unless there is news since then, none needs to read there."""
+        if self.explored and not self.may_have_jobs:
+            for floor in self.floors.values():
+                floor.landed(exhausted=True, settled=settled)
 
     def forget_set_backs(self) -> None:
         """A statement that read from further back did not succeed: the next one reads from the floors again."""
         for floor in self.floors.values():
             floor.set_back_to = None
+
+    def starts(self) -> list[tuple[str, int, int]]:
+        """The known priorities, and behind which seq the next statement reads each."""
+        return [(self.name, priority, floor.start) for priority, floor in self.floors.items()]
 
     def gaps(self) -> list[tuple[str, int, int]]:
         """The ranges of priorities, both ends excluded, in which no lane is known yet."""

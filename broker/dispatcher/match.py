@@ -6,7 +6,7 @@ What is put in so overtakes nothing that this broker knows of: where anything ma
 from collections.abc import Iterable, Mapping, Sequence
 
 from broker.dispatcher.lanes import QueueLanes
-from broker.dispatcher.plan import by_turns
+from broker.dispatcher.plan import STREAMS_PER_STATEMENT, by_turns
 from broker.dispatcher.stream import LeaseStream
 from broker.job import NewJob
 
@@ -44,9 +44,9 @@ def match(
 def _streams_of(
     wanted: Mapping[str, Sequence[int]], hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]
 ) -> dict[str, list[LeaseStream]]:
-    """The streams for each queue, no more than it has jobs for."""
+    """The streams for each queue, no more than it has jobs for, nor than are enough to take them by turns."""
     found: dict[str, list[LeaseStream]] = {}
-    missing = {queue: len(indices) for queue, indices in wanted.items()}
+    missing = {queue: len(indices) for queue, indices in wanted.items()}  # jobs without a credit
     for stream in hungry:
         if not missing:
             break
@@ -54,9 +54,10 @@ def _streams_of(
             continue
         for queue in stream.queues:
             if queue in missing:
-                found.setdefault(queue, []).append(stream)
-                missing[queue] -= 1
-                if not missing[queue]:
+                sharing = found.setdefault(queue, [])
+                sharing.append(stream)
+                missing[queue] -= stream.credits
+                if missing[queue] <= 0 and len(sharing) >= min(len(wanted[queue]), STREAMS_PER_STATEMENT):
                     del missing[queue]
             if not queues[queue].is_empty:
                 break

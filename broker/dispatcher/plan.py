@@ -4,7 +4,7 @@ Queues of a stream strictly in their order: a stream waits at the first of its q
 it by turns, one slot each, round after round.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from broker.dispatcher.lanes import QueueLanes
@@ -14,6 +14,9 @@ from broker.store.grant import Lane
 
 # Leases of one statement: at 500 its cost per lease is near its least, and it still takes only some 10 ms (measured 2026-11).
 LEASES_PER_STATEMENT = 500
+# Streams that share one statement at one queue, where these can take all that it gives; the others have their turn in the next ones. With a
+# thousand streams in each, every lease was a message, and a Complete of its own: 500 lifecycles/s (measured 2026-11).
+STREAMS_PER_STATEMENT = 50
 
 
 class Plan(NamedTuple):
@@ -49,11 +52,12 @@ def make_plan(
         if room <= 0:
             break
         first_slot = len(slots)
-        slots.extend(by_turns({stream.number: stream.credits for stream in streams}, room))
+        sharing = those_in_turn(streams, room)
+        slots.extend(by_turns({stream.number: stream.credits for stream in sharing}, room))
         quotas[queue] = len(slots) - first_slot
         for priority, floor in queues[queue].floors.items():
             lanes.append(Lane(queue, priority, floor.start, quotas[queue], first_slot))
-        for stream in streams:
+        for stream in sharing:
             takers[stream.number] = taker_of(stream)
     return Plan(lanes, slots, list(takers.values()), quotas) if lanes else None
 
@@ -61,6 +65,16 @@ def make_plan(
 def taker_of(stream: LeaseStream) -> Taker:
     """The stream as a lease statement sees it."""
     return Taker(stream.number, stream.worker_id, stream.lease_seconds)
+
+
+def those_in_turn(streams: Sequence[LeaseStream], room: int) -> Sequence[LeaseStream]:
+    """The first of `streams` that share `room` slots: all of them, or as many as are enough and can use it up."""
+    left = room
+    for count, stream in enumerate(streams, 1):
+        left -= stream.credits
+        if left <= 0 and count >= STREAMS_PER_STATEMENT:
+            return streams[:count]
+    return streams
 
 
 def by_turns(credit: Mapping[int, int], room: int) -> list[int]:

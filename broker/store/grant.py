@@ -79,12 +79,18 @@ WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT
 ORDER BY g.queue, g.priority DESC, g.seq
 """
 
-# Priorities with jobs, of queues, in the gaps between the priorities already known: no lane that is known is read.
+# Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
+# floor: none is read from its head.
 _DISCOVER = """
 SELECT g.queue, r.priority FROM unnest(%b::text[], %b::int2[], %b::int2[]) g(queue, above, below)
 CROSS JOIN LATERAL (
   SELECT priority FROM ready WHERE ready.queue = g.queue AND ready.priority > g.above AND ready.priority < g.below
   ORDER BY priority DESC LIMIT 1) r
+UNION ALL
+SELECT w.queue, r.priority FROM unnest(%b::text[], %b::int2[], %b::int8[]) w(queue, priority, floor)
+CROSS JOIN LATERAL (
+  SELECT priority FROM ready WHERE ready.queue = w.queue AND ready.priority = w.priority AND ready.seq > w.floor
+  ORDER BY seq LIMIT 1) r
 """
 
 # The lowest id that an instant some seconds ago could have given.
@@ -156,10 +162,19 @@ async def _grant(
     return [Grant._make(row) for row in rows]
 
 
-async def discover(session: Session, gaps: Sequence[tuple[str, int, int]]) -> list[tuple[str, int]]:
-    """The highest (queue, priority) with jobs in each gap (queue, above, below), both ends excluded. Raises Unavailable."""
-    queues, above, below = zip(*gaps, strict=True)
-    rows = await session.rows(_DISCOVER, (Texts(queues), Int2s(above), Int2s(below)))
+async def discover(
+    session: Session, gaps: Sequence[tuple[str, int, int]], lanes: Sequence[tuple[str, int, int]]
+) -> list[tuple[str, int]]:
+    """The highest (queue, priority) with jobs in each gap, and those lanes that have some. Raises Unavailable.
+
+    A gap is (queue, above, below), both ends excluded; a lane is (queue, priority, the seq behind which is looked).
+    """
+    gap_queues, above, below = zip(*gaps, strict=True) if gaps else ((), (), ())
+    queues, priorities, floors = zip(*lanes, strict=True) if lanes else ((), (), ())
+    rows = await session.rows(
+        _DISCOVER,
+        (Texts(gap_queues), Int2s(above), Int2s(below), Texts(queues), Int2s(priorities), Int8s(floors)),
+    )
     return [(queue, priority) for queue, priority in rows]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 from reprise.v1 import broker_service_pb2 as broker_pb
 
 from broker.config import BrokerConfig
+from broker.dispatcher import dispatcher
 from broker.job import NewJob
 from broker.lifecycle import Lifecycle, Signals
 from broker.server import running
@@ -152,6 +154,40 @@ async def test_a_broker_that_was_told_nothing_finds_jobs_by_looking(
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job.job_id]
     await silent.close()
+
+
+async def test_looking_at_a_queue_that_has_nothing_takes_no_lease_statement(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.02)
+    statements: list[str] = []
+    for name in ("discover", "grant"):
+        monkeypatch.setattr(dispatcher, name, _recording(statements, getattr(dispatcher, name)))
+    async with (
+        running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+        Client(channel).stream() as stream,
+    ):
+        await Client(channel).enqueue()
+        await stream.ask(2)
+        await stream.leases(1)
+        statements.clear()
+
+        await eventually(lambda: _is_true(len(statements) >= 5))
+
+    assert set(statements) == {"discover"}
+
+
+def _recording(names: list[str], run: Any) -> Any:
+    async def recorded(*arguments: Any) -> Any:
+        names.append(run.__name__)
+        return await run(*arguments)
+
+    return recorded
+
+
+async def _is_true(value: bool) -> bool:
+    return value
 
 
 async def _listening(tables: Tables, count: int) -> bool:

@@ -115,7 +115,7 @@ async def _grant(session: Session) -> None:
 
 
 async def _discover(session: Session) -> None:
-    await discover(session, [("q", -101, 101)])
+    await discover(session, [("q", -101, 101)], [("q", 0, 0)])
 
 
 async def _complete(session: Session) -> None:

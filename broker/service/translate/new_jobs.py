@@ -34,10 +34,10 @@ _FIRST_OF_OTHERS = NewJob._fields.index("priority")
 
 
 class _Terms(NamedTuple):
-    """All of a job but what is its own: the fields of NewJob in front of that, and those behind it."""
+    """What many jobs have in common, also in different queues."""
 
-    names: tuple[str, str]  # queue and kind
-    others: tuple[object, ...]
+    kind: str
+    others: tuple[object, ...]  # the fields of NewJob from `priority` on
 
 
 class NewJobReader:
@@ -57,6 +57,10 @@ class NewJobReader:
         return jobs
 
     def _read(self, message: job_pb2.NewJob, index: int, violations: list[Violation]) -> NewJob:
+        queue = message.queue or "default"
+        if not is_name(queue):
+            violations.append(Violation(f"jobs[{index}].queue", NAME_RULE))
+        message.ClearField("queue")
         text = _read_input(message, index, violations)
         message.ClearField("body")
         if key := message.idempotency_key:
@@ -66,8 +70,8 @@ class NewJobReader:
             if not _TRACEPARENT.fullmatch(traceparent):
                 violations.append(Violation(f"jobs[{index}].traceparent", "is not a W3C traceparent"))
             message.ClearField("traceparent")
-        names, others = self._terms(message, index, violations)
-        return NewJob._make((*names, text, key or None, traceparent or None, *others))
+        kind, others = self._terms(message, index, violations)
+        return NewJob._make((queue, kind, text, key or None, traceparent or None, *others))
 
     def _terms(self, message: job_pb2.NewJob, index: int, violations: list[Violation]) -> _Terms:
         """The terms of a job, of which is left only what others may have too; with violations, anything."""
@@ -87,9 +91,7 @@ class NewJobReader:
 
 
 def _read_terms(message: job_pb2.NewJob, path: str, violations: list[Violation]) -> _Terms:
-    queue, kind, priority = message.queue or "default", message.kind, message.priority
-    if not is_name(queue):
-        violations.append(Violation(f"{path}.queue", NAME_RULE))
+    kind, priority = message.kind, message.priority
     if not is_name(kind):
         violations.append(Violation(f"{path}.kind", NAME_RULE))
     if not -_MAX_PRIORITY <= priority <= _MAX_PRIORITY:
@@ -98,7 +100,7 @@ def _read_terms(message: job_pb2.NewJob, path: str, violations: list[Violation])
         violations.append(Violation(f"{path}.dependency", NAME_RULE))
     policy = _read_policy(message, path, violations)
     job = NewJob(
-        queue=queue,
+        queue="",
         kind=kind,
         input="",
         priority=priority,
@@ -128,7 +130,7 @@ def _read_terms(message: job_pb2.NewJob, path: str, violations: list[Violation])
         ),
         labels=_read_labels(message, path, violations) if message.labels else None,
     )
-    return _Terms((queue, kind), job[_FIRST_OF_OTHERS:])
+    return _Terms(kind, job[_FIRST_OF_OTHERS:])
 
 
 def _read_policy(message: job_pb2.NewJob, path: str, violations: list[Violation]) -> RetryPolicy | None:
@@ -154,7 +156,7 @@ def _check_key(key: str, index: int, violations: list[Violation]) -> None:
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def is_name(text: str) -> bool:
     """Whether `text` may name a queue, a kind or a dependency. Remembered, as the same few come again and again."""
     return _NAME.fullmatch(text) is not None

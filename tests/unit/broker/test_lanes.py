@@ -1,5 +1,7 @@
 """Floors: no job is passed over for long, and no lease statement starts at the head of the lane without need."""
 
+import pytest
+
 from broker.dispatcher.lanes import Floor, QueueLanes
 from broker.job import Arrival
 
@@ -119,12 +121,32 @@ def test_a_statement_that_stopped_at_its_quota_goes_on_from_there() -> None:
 
 def test_a_full_rewind_starts_at_the_head_of_every_lane() -> None:
     queue = lanes(p0=1000 * MILLISECOND, p1=7)
-    queue.may_have_jobs = False
 
     queue.set_back(None)
 
     assert {floor.start for floor in queue.floors.values()} == {0}
-    assert queue.may_have_jobs
+
+
+@pytest.mark.parametrize(
+    ("news", "start"),
+    [
+        ("none", 900 * MILLISECOND),
+        ("a job has come in", 0),
+        ("it is to be looked at again", 0),
+    ],
+)
+def test_what_was_looked_at_in_vain_is_not_read_again_unless_there_is_news(news: str, start: int) -> None:
+    queue = lanes(p0=100 * MILLISECOND)
+    queue.may_have_jobs, queue.explored = False, True
+    queue.set_back(None)
+    if news == "a job has come in":
+        queue.arrive(Arrival("q", 0, 200 * MILLISECOND))
+    elif news == "it is to be looked at again":
+        queue.explored = False
+
+    queue.found_empty(900 * MILLISECOND)
+
+    assert queue.starts() == [("q", 0, start)]
 
 
 def test_all_priorities_are_one_gap_while_no_lane_is_known() -> None:

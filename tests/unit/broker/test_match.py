@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from broker.dispatcher.lanes import Floor, QueueLanes
 from broker.dispatcher.match import match
+from broker.dispatcher.plan import STREAMS_PER_STATEMENT
 from broker.dispatcher.stream import LeaseStream
 from broker.job import NewJob
 
@@ -76,6 +77,21 @@ def test_where_credits_are_short_the_highest_priority_goes_first_then_the_first(
 
 def test_streams_take_by_turns() -> None:
     assert matched([job()] * 5, [stream(1, "q", credit=1), stream(2, "q"), stream(3, "q")]) == [1, 2, 3, 2, 3]
+
+
+def test_a_crowd_of_streams_takes_a_batch_in_handfuls() -> None:
+    crowd = [stream(number, "q", credit=10) for number in range(1000)]
+    assert matched([job()] * 500, crowd) == [*range(STREAMS_PER_STATEMENT)] * 10
+
+
+def test_streams_of_few_credits_are_as_many_as_it_takes() -> None:
+    crowd = [stream(number, "q", credit=1) for number in range(1000)]
+    assert matched([job()] * 500, crowd) == [*range(500)]
+
+
+def test_few_jobs_go_to_a_stream_each() -> None:
+    crowd = [stream(number, "q", credit=10) for number in range(1000)]
+    assert matched([job()] * 20, crowd) == [*range(20)]
 
 
 def test_a_stream_waits_at_the_first_of_its_queues_that_may_have_jobs() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, STREAMS_PER_STATEMENT, Plan, make_plan
 from broker.dispatcher.stream import LeaseStream
 
 
@@ -67,6 +67,15 @@ def test_streams_at_one_queue_take_turns_until_their_credits_are_used() -> None:
     assert plan.slots == [2, 1, 3, 1, 3, 1]
 
 
+def test_of_a_crowd_of_streams_those_share_a_statement_whose_turn_it_is() -> None:
+    crowd = [stream(number, "q", credit=10) for number in range(1000)]
+
+    plan = planned(crowd, queue("q", 0))
+
+    assert plan.slots == [*range(STREAMS_PER_STATEMENT)] * 10
+    assert [taker.stream for taker in plan.takers] == [*range(STREAMS_PER_STATEMENT)]
+
+
 def test_each_queue_has_slots_of_its_own() -> None:
     plan = planned([stream(1, "a", credit=2), stream(2, "b", credit=3)], queue("a", 0), queue("b", 0))
 
@@ -90,7 +99,7 @@ def test_a_statement_is_bounded_however_many_want(streams: int) -> None:
 
 
 def test_where_there_are_more_streams_than_slots_those_in_front_go_first() -> None:
-    streams = [stream(number, "q") for number in range(LEASES_PER_STATEMENT + 5)]
+    streams = [stream(number, "q", credit=1) for number in range(LEASES_PER_STATEMENT + 5)]
 
     assert planned(streams, queue("q", 0)).slots == list(range(LEASES_PER_STATEMENT))
 
