@@ -65,6 +65,10 @@ SCENARIOS = (
     Scenario("scale", "the same on a database of 12 million jobs and on an empty one, and every read there"),
     Scenario("snapshot", "mixed lifecycles while a session holds an old snapshot for five minutes"),
     Scenario("partitions", "single jobs while partitions are made and dropped"),
+    Scenario(
+        "streams", "a thousand lease streams, few or all of them busy, and a small one beside a big one"
+    ),
+    Scenario("queues", "jobs in ten thousand queues, leased by streams that share them"),
     Scenario("worker", "the Python worker: no-op handlers of one process, and python steps"),
     Scenario("idle", "the CPU of broker and database while workers wait and nothing happens"),
     Scenario("peers", "other queues on the same PostgreSQL, turn by turn with Reprise"),

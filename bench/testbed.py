@@ -86,14 +86,14 @@ def running_process(arguments: list[str], log: Path, **environment: str) -> Iter
             process.wait()
 
 
-def run_load(module: str, task: Task) -> list[Row]:
-    """What the load process `python -m module` has measured. Raises ProcessFailed.
+def run_load(module: str, task: Task, seconds: float = _LOAD_SECONDS) -> list[Row]:
+    """What the load process `python -m module` has measured. Raises ProcessFailed, also when it takes longer than `seconds`.
 
     A checkpoint comes first, so that every round starts alike.
     """
     checkpoint(task.site.database_url)
     command = [sys.executable, "-m", module, task.to_json()]
-    return hear(run_to_end(command, module))
+    return hear(run_to_end(command, module, seconds))
 
 
 def checkpoint(database_url: str) -> None:
@@ -102,12 +102,12 @@ def checkpoint(database_url: str) -> None:
         connection.execute("CHECKPOINT")
 
 
-def run_to_end(command: list[str], name: str) -> str:
-    """What a process writes to its standard output. Raises ProcessFailed when it fails, or does not end in five minutes."""
+def run_to_end(command: list[str], name: str, seconds: float = _LOAD_SECONDS) -> str:
+    """What a process writes to its standard output. Raises ProcessFailed when it fails, or does not end within `seconds`."""
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise ProcessFailed(f"{name} did not end within {_LOAD_SECONDS:.0f} s") from error
+        raise ProcessFailed(f"{name} did not end within {seconds:.0f} s") from error
     if ended.returncode != 0:
         raise ProcessFailed(f"{name} ended with code {ended.returncode}:\n{ended.stderr[-4000:]}")
     return ended.stdout

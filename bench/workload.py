@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Self
@@ -26,6 +27,7 @@ class Figure(StrEnum):
     SCHEDULED_LATENESS_BUSY = "lateness of scheduled jobs, 1000 due per second"
     RETRY_PATH = "retry path"
     ONE_BY_ONE = "enqueue, one job per call"
+    SMALL_BESIDE_BIG = "a stream with 10 credits beside one with 10 000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,29 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who takes the jobs, and from how many queues."""
+
+    busy: int  # streams that complete what they get
+    credits: int  # of each of them
+    taken: int = (
+        0  # streams beside them at the same queue, without credits: workers whose slots are all taken
+    )
+    idle: int = 0  # streams with credits for queues that are empty
+    queues: int = 1  # that get jobs, one after the other
+    queues_of_stream: int = 1  # together they cover all of them, and overlap
+
+    def queue_names(self, queue: str) -> list[str]:
+        """The queues that get jobs."""
+        return [queue] if self.queues == 1 else [f"{queue}-{number}" for number in range(self.queues)]
+
+    def queues_of(self, number: int, names: Sequence[str]) -> list[str]:
+        """Those of the busy stream of this number, in its order."""
+        first = number * len(names) // self.busy
+        return [names[(first + place) % len(names)] for place in range(self.queues_of_stream)]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One call of a load process: its site, its load, its queue, and which figures to take."""
 
@@ -74,6 +99,7 @@ class Task:
     queue: str
     figures: tuple[Figure, ...]
     program: str = ""  # a client that is not Python's, and was built for this
+    crowd: Crowd | None = None  # of a load that many streams share
 
     def to_json(self) -> str:
         """For the command line of a load process."""
@@ -89,4 +115,5 @@ class Task:
             told["queue"],
             tuple(Figure(name) for name in told["figures"]),
             told["program"],
+            Crowd(**told["crowd"]) if told["crowd"] else None,
         )

@@ -5,7 +5,8 @@ nobody reads them, not at all. A client like any other in all else.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 from reprise.v1 import broker_service_pb2 as pb
@@ -19,30 +20,49 @@ _ENQUEUE = "/reprise.v1.BrokerService/Enqueue"
 _POLICY = retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS)
 
 
+class Goal:
+    """How many jobs are still to be done."""
+
+    def __init__(self, jobs: int) -> None:
+        self.left = jobs
+        self.reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def count(self, done: int) -> None:
+        """So many more are done."""
+        self.left -= done
+        if self.left <= 0 and not self.reached.done():
+            self.reached.set_result(None)
+
+    def watch(self, consumer: asyncio.Task[None]) -> None:
+        """Who waits for the goal gets the error of a consumer that has failed."""
+        if not consumer.cancelled() and (error := consumer.exception()) and not self.reached.done():
+            self.reached.set_exception(error)
+
+
 class Consumer:
     """One lease stream whose jobs are done the moment they arrive."""
 
-    def __init__(self, channel: grpc.aio.Channel, queue: str, load: Load, number: int) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, queues: Sequence[str], credit: int, worker_id: str, goal: Goal
+    ) -> None:
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
-        self._subscription = pb.LeaseRequest(
-            queues=[queue], credits=load.credits, worker_id=f"bench-{number}"
-        )
+        self._subscription = pb.LeaseRequest(queues=queues, credits=credit, worker_id=worker_id)
         self._writing = asyncio.Lock()  # writes to one stream must not overlap
+        self._goal = goal
         self.completed = 0
 
-    async def run(self, done: asyncio.Semaphore) -> None:
-        """Completes until it is cancelled; releases `done` once for each message of leases that was completed."""
+    async def run(self) -> None:
+        """Subscribes and completes until it is cancelled."""
         call = self._stub.Lease(None)
         await call.write(self._subscription)
         async with asyncio.TaskGroup() as finishing:
             async for response in call:
-                finishing.create_task(self._finish(call, response.leases, done))
+                finishing.create_task(self._finish(call, response.leases))
 
     async def _finish(
         self,
         call: grpc.aio.StreamStreamCall[pb.LeaseRequest, pb.LeaseResponse],
         leases: Sequence[job_pb2.Lease],
-        done: asyncio.Semaphore,
     ) -> None:
         if not leases:
             return
@@ -52,7 +72,7 @@ class Consumer:
         answer = await self._stub.Complete(request)
         assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
         self.completed += len(leases)
-        done.release()
+        self._goal.count(len(leases))
         async with self._writing:
             await call.write(pb.LeaseRequest(credits=len(leases)))
 
@@ -85,18 +105,27 @@ async def fill(
 
 async def drain(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
     """Leases and completes as many jobs as the load has."""
-    done = asyncio.Semaphore(0)
-    consumers = [Consumer(channel, queue, load, number) for number in range(STREAMS)]
-    running = [asyncio.create_task(consumer.run(done)) for consumer in consumers]
-    while sum(consumer.completed for consumer in consumers) < load.jobs:
-        waiting = asyncio.create_task(done.acquire())
-        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
-        for task in running:
-            if task.done():
-                task.result()
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    goal = Goal(load.jobs)
+    consumers = [
+        Consumer(channel, [queue], load.credits, f"bench-{number}", goal) for number in range(STREAMS)
+    ]
+    async with working(consumers, goal):
+        await goal.reached
+
+
+@asynccontextmanager
+async def working(consumers: Iterable[Consumer], goal: Goal) -> AsyncIterator[None]:
+    """Consumers at work while the block runs, which waits for the goal."""
+    running = [asyncio.create_task(consumer.run()) for consumer in consumers]
+    for one in running:
+        one.add_done_callback(goal.watch)
+    try:
+        yield
+    finally:
+        for one in running:
+            one.remove_done_callback(goal.watch)
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def measure(task: Task) -> list[Row]:
