@@ -11,7 +11,8 @@ from typing import Final
 
 from broker.playbook.document import Faults, Located
 
-# The parser holds the interpreter meanwhile: some 30 ms for the worst text found of this length, a list of zeros (measured 2026-11, Python 3.11).
+# The parser holds the interpreter meanwhile: some 30 ms for the worst text found of this length, a tuple of names (measured 2026-11,
+# Python 3.11).
 CHECKED_CHARACTERS: Final = 16_384
 
 # Which warnings are shown is a setting of the whole process.
