@@ -12,6 +12,7 @@
 The gRPC status of each stands in `broker/service/status.py`. A step that fails is no error: it is a successful Fail.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -47,6 +48,12 @@ class InvalidArgument(RepriseError):
         reasons = {violation.reason for violation in violations}
         if len(reasons) == 1 and reasons != {"INVALID"}:
             self.reason = reasons.pop()
+
+
+def refuse(violations: Sequence[Violation]) -> None:
+    """Raises InvalidArgument with all of them, if there are any."""
+    if violations:
+        raise InvalidArgument(*violations)
 
 
 class NotFound(RepriseError):

@@ -4,14 +4,13 @@ A token is opaque to clients and bound to the request that it came from: with an
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from typing import Any
 
 from google.protobuf.message import Message
 
-from broker.errors import InvalidArgument, Violation
+from broker.errors import Violation
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -20,12 +19,13 @@ MAX_PAGE_BYTES = 3 * 1024 * 1024 - 16 * 1024
 _DIGEST_BYTES = 9
 # Fields that may change from one page to the next.
 _UNBOUND = ("page_size", "page_token", "view")
+_NOT_OF_THIS_LIST = Violation("page_token", "is not a token of this list with this filter")
 
 
-def page_size_of(request: Any) -> int:
-    """How many items at most: 100 where the request does not say, 1000 where it says more. Raises InvalidArgument below 0."""
+def page_size_of(request: Any, violations: list[Violation]) -> int:
+    """How many items at most: 100 where the request does not say, 1000 where it says more. A violation more below 0."""
     if request.page_size < 0:
-        raise InvalidArgument(
+        violations.append(
             Violation("page_size", f"must be 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}")
         )
     return min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
@@ -38,20 +38,28 @@ def page_token(request: Message, position: int | str | None) -> str:
     return base64.urlsafe_b64encode(_digest(request) + json.dumps(position).encode()).decode()
 
 
-def int_position_of(request: Any) -> int | None:
-    """Where a list ordered by ids goes on, None at its start. Raises InvalidArgument on a token of another request."""
-    position = _position_of(request)
-    if position is not None and (not isinstance(position, int) or not 0 <= position < 2**63):
-        raise _invalid()
-    return position
+def int_position_of(request: Any, violations: list[Violation]) -> int | None:
+    """Where a list ordered by ids goes on, None at its start. A violation more for a token of another request."""
+    try:
+        position = _position_of(request)
+    except ValueError:
+        position = ""
+    if position is None or (isinstance(position, int) and 0 <= position < 2**63):
+        return position
+    violations.append(_NOT_OF_THIS_LIST)
+    return None
 
 
-def text_position_of(request: Any) -> str | None:
+def text_position_of(request: Any, violations: list[Violation]) -> str | None:
     """Like `int_position_of`, of a list ordered by names."""
-    position = _position_of(request)
-    if position is not None and (not isinstance(position, str) or "\0" in position):
-        raise _invalid()
-    return position
+    try:
+        position = _position_of(request)
+    except ValueError:
+        position = 0
+    if position is None or (isinstance(position, str) and "\0" not in position):
+        return position
+    violations.append(_NOT_OF_THIS_LIST)
+    return None
 
 
 def fitting(messages: list[Any], max_bytes: int = MAX_PAGE_BYTES) -> int:
@@ -65,15 +73,13 @@ def fitting(messages: list[Any], max_bytes: int = MAX_PAGE_BYTES) -> int:
 
 
 def _position_of(request: Any) -> object:
+    """What the request's token says, None without a token. Raises ValueError where it is no token of this list."""
     if not request.page_token:
         return None
-    try:
-        token = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
-        position: object = json.loads(token[_DIGEST_BYTES:])
-    except (binascii.Error, ValueError) as error:
-        raise _invalid() from error
+    token = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
     if token[:_DIGEST_BYTES] != _digest(request):
-        raise _invalid()
+        raise ValueError("a token of another request")
+    position: object = json.loads(token[_DIGEST_BYTES:])
     return position
 
 
@@ -87,7 +93,3 @@ def _digest(request: Message) -> bytes:
     return hashlib.blake2b(
         name + bound.SerializeToString(deterministic=True), digest_size=_DIGEST_BYTES
     ).digest()
-
-
-def _invalid() -> InvalidArgument:
-    return InvalidArgument(Violation("page_token", "is not a token of this list with this filter"))

@@ -7,7 +7,7 @@ from typing import Any
 from reprise.v1 import job_pb2
 from reprise.v1 import playbook_service_pb2 as pb
 
-from broker.errors import InvalidArgument, NotFound, Violation, WrongState
+from broker.errors import NotFound, Violation, WrongState, refuse
 from broker.json_text import JsonInvalid
 from broker.service.pages import (
     MAX_PAGE_BYTES,
@@ -19,6 +19,7 @@ from broker.service.pages import (
 )
 from broker.service.translate.events import event_message
 from broker.service.translate.instants import timestamp_message
+from broker.service.translate.jobs import is_full
 from broker.service.translate.json_values import value_message
 from broker.store import execution_reads as store
 from broker.store.execution_reads import ExecutionRow, PlaybookRow, StepRow
@@ -35,7 +36,9 @@ class PlaybookReads:
 
     async def get_playbook(self, request: pb.GetPlaybookRequest) -> pb.GetPlaybookResponse:
         """One version with its text. Raises NotFound, InvalidArgument."""
-        _check_path(request.path, required=True)
+        violations: list[Violation] = []
+        _check_path(request.path, violations, required=True)
+        refuse(violations)
         row = None
         if request.version >= 0:
             row = await store.playbook_version(self._reader, request.path, request.version)
@@ -46,8 +49,11 @@ class PlaybookReads:
 
     async def list_playbooks(self, request: pb.ListPlaybooksRequest) -> pb.ListPlaybooksResponse:
         """A page of the newest versions, by path. Raises InvalidArgument."""
-        size = page_size_of(request)
-        rows = await store.newest_playbooks(self._reader, text_position_of(request) or "", size + 1)
+        violations: list[Violation] = []
+        size = page_size_of(request, violations)
+        after = text_position_of(request, violations) or ""
+        refuse(violations)
+        rows = await store.newest_playbooks(self._reader, after, size + 1)
         more = rows[size - 1].path if len(rows) > size else None
         return pb.ListPlaybooksResponse(
             playbooks=[_playbook_message(row) for row in rows[:size]],
@@ -55,8 +61,10 @@ class PlaybookReads:
         )
 
     async def get_execution(self, request: pb.GetExecutionRequest) -> pb.GetExecutionResponse:
-        """One execution with its steps. Raises NotFound, WrongState where its values do not fit in one message."""
-        full = request.view == job_pb2.JOB_VIEW_FULL
+        """One execution with its steps. Raises NotFound, InvalidArgument, WrongState where its values do not fit in one message."""
+        violations: list[Violation] = []
+        full = is_full(request.view, violations)
+        refuse(violations)
         return pb.GetExecutionResponse(execution=await self.execution(request.execution_id, full=full))
 
     async def execution(self, execution_id: int, *, full: bool) -> pb.Execution:
@@ -80,11 +88,13 @@ class PlaybookReads:
 
     async def list_executions(self, request: pb.ListExecutionsRequest) -> pb.ListExecutionsResponse:
         """A page of executions, newest first. Raises InvalidArgument."""
-        _check_path(request.path, required=False)
-        size = page_size_of(request)
-        rows = await store.executions(
-            self._reader, request.path, _statuses(request.statuses), int_position_of(request), size + 1
-        )
+        violations: list[Violation] = []
+        _check_path(request.path, violations, required=False)
+        statuses = _statuses(request.statuses, violations)
+        size = page_size_of(request, violations)
+        below = int_position_of(request, violations)
+        refuse(violations)
+        rows = await store.executions(self._reader, request.path, statuses, below, size + 1)
         executions = [_execution_message(row) for row in rows[:size]]
         count = fitting(executions)
         more = rows[count - 1].execution_id if len(rows) > count else None
@@ -108,20 +118,21 @@ def _does_not_fit(execution_id: int) -> WrongState:
     )
 
 
-def _check_path(path: str, *, required: bool) -> None:
+def _check_path(path: str, violations: list[Violation], *, required: bool) -> None:
     if required and not path:
-        raise InvalidArgument(Violation("path", "is required"))
+        violations.append(Violation("path", "is required"))
     if "\0" in path:
-        raise InvalidArgument(Violation("path", "must be without NUL"))
+        violations.append(Violation("path", "must be without NUL"))
 
 
-def _statuses(wanted: Sequence[int]) -> list[str] | None:
-    """The names in the database of the statuses asked for; None for all."""
+def _statuses(wanted: Sequence[int], violations: list[Violation]) -> list[str] | None:
+    """The names in the database of the statuses asked for, None for all; one violation more for each that is not there."""
     known = pb.ExecutionStatus.DESCRIPTOR.values_by_number
     names = []
     for index, number in enumerate(wanted):
         if number == pb.EXECUTION_STATUS_UNSPECIFIED or number not in known:
-            raise InvalidArgument(Violation(f"statuses[{index}]", f"there is no status {number}"))
+            violations.append(Violation(f"statuses[{index}]", f"there is no status {number}"))
+            continue
         names.append(known[number].name.removeprefix("EXECUTION_STATUS_").lower())
     return names or None
 

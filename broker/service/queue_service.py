@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from reprise.v1 import job_pb2, queue_service_pb2_grpc
 from reprise.v1 import queue_service_pb2 as pb
+from reprise.v1 import queue_service_pb2_grpc
 
 from broker.dispatcher import Dispatcher
-from broker.errors import InvalidArgument, NotFound, Violation
+from broker.errors import NotFound, Violation, refuse
 from broker.service.not_yet import refused
 from broker.service.pages import (
     MAX_PAGE_BYTES,
@@ -21,7 +21,7 @@ from broker.service.status import reports_errors
 from broker.service.translate.events import event_message
 from broker.service.translate.instants import duration_message
 from broker.service.translate.job_filters import read_job_filter
-from broker.service.translate.jobs import job_message
+from broker.service.translate.jobs import is_full, job_message
 from broker.store.event_reads import EventPage, read_execution_events, read_job_events
 from broker.store.events import EVENT_KINDS
 from broker.store.execution_reads import execution
@@ -50,7 +50,9 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
     @reports_errors
     async def GetJob(self, request: pb.GetJobRequest, context: _Context) -> pb.GetJobResponse:
         """One job."""
-        full = is_full(request.view)
+        violations: list[Violation] = []
+        full = is_full(request.view, violations)
+        refuse(violations)
         job = await read_job(self._reader, request.job_id, full=full)
         if job is None:
             raise _no_job(request.job_id)
@@ -61,16 +63,14 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
         """Jobs that a filter names, newest first."""
         violations: list[Violation] = []
         query = read_job_filter(request.filter, "filter", violations)
-        if violations:
-            raise InvalidArgument(*violations)
-        full = is_full(request.view)
-        below = int_position_of(request)
+        size = page_size_of(request, violations)
+        full = is_full(request.view, violations)
+        below = int_position_of(request, violations)
+        refuse(violations)
         within = (
             query.within if below is None else IdRange(query.within.lowest, min(below, query.within.below))
         )
-        page = await read_page(
-            self._reader, query.criteria, query.job_ids, within, page_size_of(request), full=full
-        )
+        page = await read_page(self._reader, query.criteria, query.job_ids, within, size, full=full)
         jobs = [job_message(job, full=full, max_bytes=MAX_PAGE_BYTES) for job in page.jobs]
         count = fitting(jobs)
         position = page.next_below if count == len(jobs) else jobs[count - 1].job_id
@@ -79,9 +79,12 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
     @reports_errors
     async def ListEvents(self, request: pb.ListEventsRequest, context: _Context) -> pb.ListEventsResponse:
         """The history of a job or of an execution, oldest first."""
-        kinds = _read_kinds(request)
-        after = int_position_of(request) or 0
-        page = await self._read_events(request, after, kinds)
+        violations: list[Violation] = []
+        kinds = _read_kinds(request, violations)
+        size = page_size_of(request, violations)
+        after = int_position_of(request, violations) or 0
+        refuse(violations)
+        page = await self._read_events(request, after, kinds, size)
         if not page.events and not after:
             await self._require_owner(request)
         events = [event_message(event) for event in page.events]
@@ -100,9 +103,8 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
         return pb.ListQueuesResponse(queues=queues)
 
     async def _read_events(
-        self, request: pb.ListEventsRequest, after: int, kinds: Sequence[int] | None
+        self, request: pb.ListEventsRequest, after: int, kinds: Sequence[int] | None, page_size: int
     ) -> EventPage:
-        page_size = page_size_of(request)
         if request.job_id:
             return await read_job_events(self._reader, request.job_id, after, kinds, page_size)
         return await read_execution_events(self._reader, request.execution_id, after, kinds, page_size)
@@ -116,16 +118,8 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
             raise NotFound(f"no execution {request.execution_id}", "EXECUTION_NOT_FOUND")
 
 
-def is_full(view: job_pb2.JobView.ValueType) -> bool:
-    """Whether the view has everything. Raises InvalidArgument where there is no such view."""
-    if view not in job_pb2.JobView.values():
-        raise InvalidArgument(Violation("view", f"there is no view {view}"))
-    return view == job_pb2.JOB_VIEW_FULL
-
-
-def _read_kinds(request: pb.ListEventsRequest) -> list[int] | None:
-    """The kinds asked for, None for all. Raises InvalidArgument naming every bad field of the request."""
-    violations: list[Violation] = []
+def _read_kinds(request: pb.ListEventsRequest, violations: list[Violation]) -> list[int] | None:
+    """The kinds asked for, None for all; one violation more for each that is not there, and for no owner or two."""
     if bool(request.job_id) == bool(request.execution_id):
         violations.append(Violation("job_id", "give either job_id or execution_id"))
     violations.extend(
@@ -133,9 +127,7 @@ def _read_kinds(request: pb.ListEventsRequest) -> list[int] | None:
         for index, name in enumerate(request.event_types)
         if name not in EVENT_KINDS
     )
-    if violations:
-        raise InvalidArgument(*violations)
-    return [EVENT_KINDS[name] for name in request.event_types] or None
+    return [EVENT_KINDS[name] for name in request.event_types if name in EVENT_KINDS] or None
 
 
 def _no_job(job_id: int) -> NotFound:

@@ -163,6 +163,30 @@ async def test_a_bad_field_is_named(
     assert violations_of(refused.value) == [(field, reason)]
 
 
+@pytest.mark.parametrize(
+    ("rpc", "request_", "fields"),
+    [
+        (
+            "ListJobs",
+            pb.ListJobsRequest(filter=pb.JobFilter(queue="\0"), page_size=-1, page_token="?", view=9),
+            ["filter.queue", "page_size", "view", "page_token"],
+        ),
+        (
+            "ListEvents",
+            pb.ListEventsRequest(event_types=["?"], page_size=-1, page_token="?"),
+            ["job_id", "event_types[0]", "page_size", "page_token"],
+        ),
+    ],
+)
+async def test_all_bad_fields_are_named_at_once(
+    client: QueueClient, rpc: str, request_: object, fields: list[str]
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await getattr(client.queues, rpc)(request_)
+
+    assert [field for field, _ in violations_of(refused.value)] == fields
+
+
 async def test_a_page_token_is_refused_with_another_filter(client: QueueClient) -> None:
     await client.enqueue(NewJob(kind="k"), NewJob(kind="k"))
     token = (await client.queues.ListJobs(pb.ListJobsRequest(page_size=1))).next_page_token

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from reprise.v1 import job_pb2
 
+from broker.errors import Violation
 from broker.policy.retry_policy import from_json
 from broker.service.translate.decisions import recorded_decision_message
 from broker.service.translate.failures import recorded_failure_message
@@ -50,6 +51,13 @@ def job_message(job: Job, *, full: bool, max_bytes: int) -> job_pb2.Job:
     if message.ByteSize() > max_bytes:
         message.last_failure.ClearField("result_json")
     return message
+
+
+def is_full(view: job_pb2.JobView.ValueType, violations: list[Violation]) -> bool:
+    """Whether the view has everything. A violation more where there is no such view."""
+    if view not in job_pb2.JobView.values():
+        violations.append(Violation("view", f"there is no view {view}"))
+    return view == job_pb2.JOB_VIEW_FULL
 
 
 def status_number(status: str) -> job_pb2.JobStatus.ValueType:
