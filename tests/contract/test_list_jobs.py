@@ -168,7 +168,7 @@ async def test_a_bad_field_is_named(
     [
         (
             "ListJobs",
-            pb.ListJobsRequest(filter=pb.JobFilter(queue="\0"), page_size=-1, page_token="?", view=9),
+            pb.ListJobsRequest(filter=pb.JobFilter(queue="\0"), page_size=-1, page_token="?", view=9),  # type: ignore[arg-type]
             ["filter.queue", "page_size", "view", "page_token"],
         ),
         (

@@ -176,7 +176,7 @@ async def test_page_of_executions_stays_below_the_message_limit(
         (pb.ListExecutionsRequest(path="a\0b"), ["path"]),
         (pb.ListExecutionsRequest(statuses=[RUNNING, pb.EXECUTION_STATUS_UNSPECIFIED]), ["statuses[1]"]),
         (
-            pb.ListExecutionsRequest(path="\0", statuses=[99], page_size=-1, page_token="?"),
+            pb.ListExecutionsRequest(path="\0", statuses=[99], page_size=-1, page_token="?"),  # type: ignore[list-item]
             ["path", "statuses[0]", "page_size", "page_token"],
         ),
     ],
