@@ -57,7 +57,7 @@ class Reporter:
 
     async def _complete(self, attempt: Attempt, result_json: str) -> None:
         answer = await self._client.complete(attempt.lease.token, result_json, self._give_up(attempt))
-        # Debug: the two lines of an attempt in which nothing went wrong took 80 us, a quarter of all that it cost.
+        # Debug: by profile, the two lines of an attempt in which nothing went wrong took a quarter of all that it cost (2026-11-24).
         if answer.outcome is not Outcome.OK or LOGGER.isEnabledFor(logging.DEBUG):
             _log_answer(attempt, "completed", answer, logging.DEBUG)
         if answer.outcome is Outcome.INVALID:
