@@ -28,13 +28,15 @@ async def waiting(client: Client, credit: int) -> AsyncIterator[Stream]:
 async def test_job_lease_and_events_are_of_one_transaction(client: Client, tables: Tables) -> None:
     async with waiting(client, TRIES) as stream:
         for _ in range(TRIES):
+            async with client.stream(0, queues=["other"]) as probe:
+                await probe.rest()  # the broker has nothing left to look for by now
             await client.enqueue()
             await stream.leases(1)
+        transactions = await tables.rows(
+            """SELECT j.xmin::text, l.xmin::text, e.xmin::text FROM noetl.job j JOIN noetl.lease l USING (job_id)
+            JOIN noetl.event_log e USING (job_id) WHERE e.kind = 2 AND j.kind <> 'first'"""
+        )
 
-    transactions = await tables.rows(
-        """SELECT j.xmin::text, l.xmin::text, e.xmin::text FROM noetl.job j JOIN noetl.lease l USING (job_id)
-        JOIN noetl.event_log e USING (job_id) WHERE e.kind = 2 AND j.kind <> 'first'"""
-    )
     assert len(transactions) == TRIES
     assert any(len(set(of_one_job)) == 1 for of_one_job in transactions)
 
