@@ -1,5 +1,6 @@
 # Everything a developer does. Nothing but Python 3.11+ is needed; what else is used comes into .venv.
 #   make test ARGS='-k retry'    only some tests
+#   make test ARGS='-n 0 --pdb'  all in one process, as a debugger needs it
 #   make venv PYTHON=python3.12  another interpreter than the newest
 
 VENV := .venv
@@ -24,7 +25,7 @@ demo: $(STAMP) ## see a step fail, be retried by the broker's decision, and end 
 	@reprise demo
 
 test: $(STAMP) ## run every test on the PostgreSQL of the wheel (REPRISE_TEST_POSTGRES=system: on the system's)
-	python -m pytest $(ARGS)
+	python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 bench: $(BENCH_STAMP) ## measure throughput and latency against raw SQL in under 5 minutes; prints tables, writes bench/results/
 	@python -m bench $(ARGS)

@@ -1,4 +1,4 @@
-"""Databases for tests: one server per session, one migrated template, one copy of it per test, and a clock that moves.
+"""Databases for tests: one server per session (or process of one), one migrated template, one copy per test, and a clock that moves.
 
 REPRISE_TEST_POSTGRES names the server's programs: `wheel` (the default) or `system`. Where they are absent the tests fail.
 """

@@ -44,7 +44,7 @@ def _cycle() -> list[Any]:
         Decimal("NaN"),
         {1, 2},
         b"x",
-        object(),
+        pytest.param(object(), id="object()"),
         "a\0b",
         {"k\0": 1},
         "\ud800",
