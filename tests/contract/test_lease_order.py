@@ -75,12 +75,19 @@ async def test_a_priority_that_no_one_has_used_so_far_is_found(client: Client) -
 
 async def test_streams_at_one_queue_share_it_by_turns(client: Client) -> None:
     async with AsyncExitStack() as opened:
-        streams = [
-            await opened.enter_async_context(client.stream(100, worker_id=f"worker-{number}"))
-            for number in range(4)
-        ]
+        streams = []
+        for number in range(4):
+            # A job of its own shows that the broker has heard the stream.
+            own = f"own-{number}"
+            queues = ["shared", own]
+            stream = await opened.enter_async_context(
+                client.stream(100, queues=queues, worker_id=f"worker-{number}")
+            )
+            await client.enqueue(queue=own)
+            await stream.leases(1)
+            streams.append(stream)
 
-        await client.enqueue_all(*(new_job() for _ in range(40)))
+        await client.enqueue_all(*(new_job(queue="shared") for _ in range(40)))
 
         shares = [await stream.leases(10) for stream in streams]
         assert [len(share) for share in shares] == [10, 10, 10, 10]
