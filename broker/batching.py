@@ -7,7 +7,7 @@ Must not know what a call is.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from broker.errors import LimitExceeded, Unavailable
 
@@ -23,6 +23,9 @@ _QUIET_TURNS = 20
 _ENOUGH_WEIGHT = 100
 _GATHER_SECONDS = 0.02
 
+Run: TypeAlias = Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]]
+"""Gets whole calls, in order, and gives as many answers; one that is an exception is raised for that call alone."""
+
 # What an item may carry until it weighs as much as two: 1000 of weight are then at most 8 MiB of text.
 _BYTES_PER_WEIGHT = 8 * 1024
 
@@ -33,26 +36,28 @@ def weight_of(items: int, characters: int) -> int:
 
 
 class Shared(Generic[Call, Answer]):
-    """Runs calls through `run`, many at a time, one run at a time.
+    """Runs calls, many at a time, through `runs`, each of which is used by one statement at a time.
 
-    `run` gets whole calls, in order, at most `limit` of weight together (a heavier one goes alone), and gives as many answers; an
-    answer that is an exception is raised for that call alone. An exception out of `run` is raised for every call of that run.
+    A run gets the calls that wait, at most `limit` of weight together (a heavier one goes alone). One run takes whatever there is;
+    another one starts beside it only for as much as is worth a statement of its own, so that calls are shared before they are spread.
+    An exception out of a run is raised for every call of it.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]],
+        runs: Sequence[Run[Call, Answer]],
         weigh: Callable[[Call], int],
         limit: int,
         backlog: int = 100_000,
     ) -> None:
-        self._run = run
+        self._idle = list(runs)
         self._weigh = weigh
         self._limit = limit
+        self._enough = min(_ENOUGH_WEIGHT, limit)
         self._backlog = backlog
         self._waiting: deque[tuple[Call, int, asyncio.Future[Answer]]] = deque()
         self._waiting_weight = 0
-        self._runner: asyncio.Task[None] | None = None
+        self._runners: dict[Run[Call, Answer], asyncio.Task[None]] = {}
         self._closed = False
 
     async def __call__(self, call: Call) -> Answer:
@@ -65,32 +70,36 @@ class Shared(Generic[Call, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, weight, future))
         self._waiting_weight += weight
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run_all())
+        if self._idle and self._is_worth_a_run(beside=len(self._runners)):
+            run = self._idle.pop()
+            self._runners[run] = asyncio.create_task(self._run_all(run))
         return await future
 
     async def close(self) -> None:
         """Takes no more calls; returns when those that wait have been answered."""
         self._closed = True
-        if self._runner is not None:
-            await asyncio.gather(self._runner, return_exceptions=True)
+        await asyncio.gather(*self._runners.values(), return_exceptions=True)
 
-    async def _run_all(self) -> None:
+    def _is_worth_a_run(self, *, beside: int) -> bool:
+        """Whether a run should start beside so many others."""
+        return bool(self._waiting) and (beside == 0 or self._waiting_weight >= self._enough)
+
+    async def _run_all(self, run: Run[Call, Answer]) -> None:
         try:
-            await self._run_once(self._next_batch())
-            while self._waiting:
+            await self._run_once(run, self._next_batch())
+            while self._is_worth_a_run(beside=len(self._runners) - 1):
                 await self._gather()
-                await self._run_once(self._next_batch())
+                await self._run_once(run, self._next_batch())
         finally:
-            self._runner = None
+            del self._runners[run]
+            self._idle.append(run)
 
     async def _gather(self) -> None:
         """Lets calls that are under way join those that wait."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _GATHER_SECONDS
         quiet_turns = 0
-        enough = min(_ENOUGH_WEIGHT, self._limit)
-        while quiet_turns < _QUIET_TURNS and self._waiting_weight < enough and loop.time() < until:
+        while quiet_turns < _QUIET_TURNS and self._waiting_weight < self._enough and loop.time() < until:
             waiting = len(self._waiting)
             await asyncio.sleep(0)
             quiet_turns = quiet_turns + 1 if len(self._waiting) == waiting else 0
@@ -107,11 +116,13 @@ class Shared(Generic[Call, Answer]):
             batch.append((call, future))
         return batch
 
-    async def _run_once(self, batch: list[tuple[Call, asyncio.Future[Answer]]]) -> None:
+    async def _run_once(
+        self, run: Run[Call, Answer], batch: list[tuple[Call, asyncio.Future[Answer]]]
+    ) -> None:
         if not batch:
             return
         try:
-            answers = await self._run([call for call, _ in batch])
+            answers = await run([call for call, _ in batch])
         except Exception as error:
             for _, future in batch:
                 if not future.done():

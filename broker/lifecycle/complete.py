@@ -33,7 +33,7 @@ class Complete:
         self._session = Session(database_url)
         self._signals = signals
         self._shared: Shared[Sequence[Result], list[Outcome]] = Shared(
-            self._run, weigh_results, _ITEMS_PER_STATEMENT
+            [self._run], weigh_results, _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, results: Sequence[Result]) -> list[Outcome]:

@@ -45,7 +45,7 @@ class Enqueue:
         self._enqueuer = Enqueuer(self._session)
         self._signals = signals
         self.takers: Takers = Nobody()
-        self._shared: Shared[Call, Answer] = Shared(self._run, _weigh, _JOBS_PER_STATEMENT)
+        self._shared: Shared[Call, Answer] = Shared([self._run], _weigh, _JOBS_PER_STATEMENT)
 
     async def __call__(self, jobs: Call) -> Answer:
         """Where each job is, in order; durable when it returns.

@@ -38,7 +38,7 @@ class Extend:
         self._session = Session(database_url)
         self._signals = signals
         self._shared: Shared[Heartbeat, list[ExtendAnswer]] = Shared(
-            self._run, lambda call: len(call.leases), _ITEMS_PER_STATEMENT
+            [self._run], lambda call: len(call.leases), _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, heartbeat: Heartbeat) -> list[ExtendAnswer]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from broker.batching import Shared, weight_of
@@ -17,6 +18,9 @@ from broker.store.finish import Ended, Facts, SpentLease, facts, fail
 from broker.store.session import Session
 
 _ITEMS_PER_STATEMENT = 500
+# A run reads, decides and writes: while the database works for one, the broker decides for the other. 1.08 times the attempts per second
+# of one run after the other; verbs of a single statement gain nothing by it (measured 2026-11).
+_RUNS = 2
 
 
 class FailedResult(NamedTuple):
@@ -49,11 +53,11 @@ class Fail:
     """The verb for jobs of their own, shared by all calls of this broker."""
 
     def __init__(self, database_url: str, judge: Judge, signals: Signals) -> None:
-        self._session = Session(database_url)
+        self._sessions = [Session(database_url) for _ in range(_RUNS)]
         self._judge = judge
         self._signals = signals
         self._shared: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
-            self._run, weigh_failures, _ITEMS_PER_STATEMENT
+            [partial(self._run, session) for session in self._sessions], weigh_failures, _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, failed: Sequence[FailedResult]) -> list[FailAnswer]:
@@ -63,26 +67,27 @@ class Fail:
     async def close(self) -> None:
         """Returns when the calls that wait are answered."""
         await self._shared.close()
-        await self._session.close()
+        for session in self._sessions:
+            await session.close()
 
-    async def _run(self, calls: Sequence[Sequence[FailedResult]]) -> list[list[FailAnswer] | Exception]:
+    async def _run(
+        self, session: Session, calls: Sequence[Sequence[FailedResult]]
+    ) -> list[list[FailAnswer] | Exception]:
         first: dict[int, FailedResult] = {}
         for call in calls:
             for failed in call:
                 first.setdefault(failed.lease.lease_id, failed)
-        known = await facts(self._session, list(first))
+        known = await facts(session, list(first))
         judged = await self._judge.judge(
-            self._session,
+            session,
             list(known.values()),
             {lease_id: failed.reported for lease_id, failed in first.items()},
         )
-        ended = await fail(self._session, [verdict.stored for verdict in judged.values()]) if judged else {}
+        ended = await fail(session, [verdict.stored for verdict in judged.values()]) if judged else {}
         self._signals.ended(ended)
         announce(self._signals, judged, ended)
         answers = answers_of(judged, ended)
-        repeated = await ends_of(
-            self._session, (f.lease for f in first.values() if f.lease.lease_id not in ended)
-        )
+        repeated = await ends_of(session, (f.lease for f in first.values() if f.lease.lease_id not in ended))
         answers.update({lease_id: answer_again(events) for lease_id, events in repeated.items()})
         return [[answers.get(failed.lease.lease_id, _LOST) for failed in call] for call in calls]
 

@@ -36,7 +36,7 @@ class Release:
         self._judge = judge
         self._signals = signals
         self._shared: Shared[Returned, list[Outcome]] = Shared(
-            self._run, lambda call: len(call.leases) + len(call.undelivered), _ITEMS_PER_STATEMENT
+            [self._run], lambda call: len(call.leases) + len(call.undelivered), _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, leases: Sequence[LeaseRef]) -> list[Outcome]:

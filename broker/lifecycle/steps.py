@@ -41,10 +41,10 @@ class Steps:
         self._judge = judge
         self._signals = signals
         self._complete: Shared[Sequence[Result], list[Outcome]] = Shared(
-            _one_bad_alone(self._complete_all), weigh_results, _ITEMS_PER_TRANSACTION
+            [_one_bad_alone(self._complete_all)], weigh_results, _ITEMS_PER_TRANSACTION
         )
         self._fail: Shared[Sequence[FailedResult], list[FailAnswer]] = Shared(
-            _one_bad_alone(self._fail_all), weigh_failures, _ITEMS_PER_TRANSACTION
+            [_one_bad_alone(self._fail_all)], weigh_failures, _ITEMS_PER_TRANSACTION
         )
 
     async def complete(self, results: Sequence[Result]) -> list[Outcome]:

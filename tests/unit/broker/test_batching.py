@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -30,8 +31,10 @@ class Statements:
             self._gates.put_nowait(None)
 
 
-def shared(statements: Statements, *, limit: int = 100, backlog: int = 1000) -> Shared[int, int]:
-    return Shared(statements.run, lambda call: abs(call), limit, backlog)
+def shared(
+    statements: Statements, *, limit: int = 100, backlog: int = 1000, runs: int = 1
+) -> Shared[int, int]:
+    return Shared([partial(statements.run) for _ in range(runs)], lambda call: abs(call), limit, backlog)
 
 
 async def in_flight(
@@ -113,6 +116,42 @@ async def test_a_call_heavier_than_the_limit_goes_alone() -> None:
     await asyncio.gather(*tasks)
 
     assert statements.runs == [[1], [50], [2]]
+
+
+async def test_of_two_runs_the_second_starts_beside_the_first_only_for_a_whole_statement() -> None:
+    statements = Statements()
+    actor = shared(statements, limit=1000, runs=2)
+    tasks = await in_flight(statements, actor, 1, 60)
+
+    assert statements.runs == [[1]]
+
+    tasks += [asyncio.create_task(actor(40))]
+    await statements.started.acquire()
+
+    assert statements.runs == [[1], [60, 40]]
+
+    tasks += [asyncio.create_task(actor(200))]
+    await asyncio.sleep(0)
+    statements.let_through(3)
+
+    assert await asyncio.gather(*tasks) == [10, 600, 400, 2000]
+    assert statements.runs == [[1], [60, 40], [200]]
+
+
+async def test_what_is_left_to_the_other_run_is_run_by_it() -> None:
+    statements = Statements()
+    actor = shared(statements, limit=1000, runs=2)
+    tasks = await in_flight(statements, actor, 1, 100)
+    await statements.started.acquire()
+    tasks.append(asyncio.create_task(actor(2)))
+    await asyncio.sleep(0)
+
+    statements.let_through()
+    await tasks[0]
+    assert statements.runs == [[1], [100]]
+
+    statements.let_through(2)
+    assert await asyncio.gather(*tasks) == [10, 1000, 20]
 
 
 async def test_an_answer_that_is_an_exception_is_raised_for_its_call_alone() -> None:
