@@ -5,11 +5,11 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby, islice
+from itertools import groupby
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
-from broker.dispatcher.lanes import Floor, QueueLanes
+from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
 from broker.dispatcher.stream import LeaseStream
@@ -17,28 +17,15 @@ from broker.errors import LimitExceeded, RepriseError, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
-from broker.store.grant import discover, floor_seconds_ago, grant
+from broker.store.grant import grant
 from broker.store.session import Session
 
 _log = logging.getLogger(__name__)
 
-# How often queues are looked at without any sign, for what other brokers put in: while those can be heard, and while they cannot.
-POLL_SECONDS = 2.0
-DEAF_POLL_SECONDS = 0.25
-# Floors are set back by this much at every poll: longer than a usual transaction of another broker takes.
-_USUAL_COMMIT_MILLISECONDS = 500
-# And by this much, twice the statement timeout, every so often; from the very beginning every so often.
-_LATEST_COMMIT_MILLISECONDS = 10_000
-_REWIND_SECONDS = 5.0
-_FULL_REWIND_SECONDS = 60.0
-_REWINDS_PER_FORGETTING = 12
 _RETRY_SECONDS = 0.25
 _STREAMS = 20_000
-# A queue that nobody subscribes to any more is remembered for so long: who polls finds its floors where they were.
-_KEEP_QUEUE_SECONDS = 300.0
-_KEEP_QUEUES = 20_000
-# Queues of one look at what the database has: some 10 ms.
-_QUEUES_PER_LOOK = 1_000
+# How often leases that must have ended unheard are dropped from memory.
+_FORGET_SECONDS = 60.0
 # Bodies of one lease statement together, by what bodies weighed lately.
 _BYTES_PER_STATEMENT = 8 * 1024 * 1024
 _WEIGHT_OF_LATEST = 0.5
@@ -57,16 +44,11 @@ class Dispatcher:
         self._give_back = give_back
         self._streams: dict[int, LeaseStream] = {}
         self._hungry: dict[int, LeaseStream] = {}  # with credits; served in this order, then moved to the end
-        self._queues: dict[str, QueueLanes] = {}
-        self._unexplored: set[str] = set()  # queues that streams with credits wait for
+        self._lookout = Lookout(self._session)
         self.holdings = Holdings()
         self._wake = asyncio.Event()
         self._next_number = 1
-        self._hears = False
-        self._next_poll_at = 0.0  # on the loop's clock, as are the others
-        self._next_rewind_at = 0.0
-        self._rewinds = 0
-        self._settled = 0  # the id of an instant before which nothing commits any more
+        self._next_forgetting_at = 0.0  # on the loop's clock
         self._typical_bytes = _BYTES_AT_FIRST  # of one body
         self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
@@ -80,9 +62,7 @@ class Dispatcher:
         stream = LeaseStream(self._next_number, worker_id, tuple(dict.fromkeys(queues)), lease_seconds)
         self._next_number += 1
         self._streams[stream.number] = stream
-        for queue in stream.queues:
-            lanes = self._queues.setdefault(queue, QueueLanes(queue))
-            lanes.streams += 1
+        self._lookout.subscribe(stream.queues)
         return stream
 
     def add_credits(self, stream: LeaseStream, credit: int) -> None:
@@ -91,7 +71,7 @@ class Dispatcher:
         if stream.credits > 0:
             if stream.number not in self._hungry:
                 self._hungry[stream.number] = stream
-                self._unexplored.update(queue for queue in stream.queues if not self._queues[queue].explored)
+                self._lookout.want(stream.queues)
             self._wake.set()
 
     def close_side(self, stream: LeaseStream) -> None:
@@ -101,11 +81,7 @@ class Dispatcher:
         """
         stream.polls = True
         self.receive(stream, list(stream.unreceived))
-        for queue in stream.queues:
-            lanes = self._queues[queue]
-            lanes.explored = False
-            lanes.set_back(_USUAL_COMMIT_MILLISECONDS)
-        self._unexplored.update(stream.queues)
+        self._lookout.look_again(stream.queues)
         self._wake.set()
 
     def taken(self, stream: LeaseStream) -> None:
@@ -124,17 +100,14 @@ class Dispatcher:
         stream.over = True
         self._streams.pop(stream.number, None)
         self._hungry.pop(stream.number, None)
-        for queue in stream.queues:
-            lanes = self._queues[queue]
-            lanes.streams -= 1
-            lanes.left_at = asyncio.get_running_loop().time()
+        self._lookout.unsubscribe(stream.queues)
         if stream.unreceived:
             self._return(list(stream.unreceived.values()))
 
     @property
     def workers(self) -> dict[str, int]:
         """How many streams subscribe to each queue."""
-        return {queue: lanes.streams for queue, lanes in self._queues.items() if lanes.streams}
+        return {queue: lanes.streams for queue, lanes in self._lookout.queues.items() if lanes.streams}
 
     def wanted(self) -> set[str]:
         """The queues that streams with credits wait for."""
@@ -146,7 +119,7 @@ class Dispatcher:
         """The streams that take some of `jobs` at once; their credits are kept until `take`."""
         if not self._hungry or self._stopping:
             return Reservation()
-        slots = match(jobs, self._hungry.values(), self._queues)
+        slots = match(jobs, self._hungry.values(), self._lookout.queues)
         credit = _per_stream(slots)
         for number, most in credit.items():
             self._streams[number].reserve(most)
@@ -162,27 +135,24 @@ class Dispatcher:
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
-        lanes = self._queues.get(queue)
+        lanes = self._lookout.queues.get(queue)
         return lanes is None or lanes.promises
 
     # Signals
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
         """Jobs have become available."""
-        for arrival in arrivals:
-            lanes = self._queues.get(arrival.queue)
-            if lanes is not None:
-                lanes.arrive(arrival)
-                self._wake.set()
+        if self._lookout.arrived(arrivals):
+            self._wake.set()
 
     def hears(self, *, others: bool) -> None:
         """Whether other brokers can be heard from now on. What they said before was not."""
-        self._hears = others
-        self.look_everywhere()
+        self._lookout.hears(others=others)
+        self._wake.set()
 
     def look_everywhere(self) -> None:
-        """There may be jobs in any queue: as at a poll."""
-        self._next_poll_at = 0.0
+        """There may be jobs in any queue."""
+        self._lookout.look_everywhere()
         self._wake.set()
 
     # The leaser
@@ -191,7 +161,7 @@ class Dispatcher:
         """Grants leases until it is stopped; outlives an outage of the database."""
         while not self._stopping:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._next_poll_at):
+                async with asyncio.timeout_at(self._lookout.next_look_at):
                     await self._wake.wait()
             self._wake.clear()
             try:
@@ -219,49 +189,6 @@ class Dispatcher:
             await asyncio.gather(*self._returning, return_exceptions=True)
         await self._session.close()
 
-    async def _poll_if_due(self) -> None:
-        """Looks again, now and then, at what hungry streams wait for: however busy other queues are."""
-        now = asyncio.get_running_loop().time()
-        if now < self._next_poll_at:
-            return
-        self._next_poll_at = now + (POLL_SECONDS if self._hears else DEAF_POLL_SECONDS)
-        wanted = self.wanted()
-        rewinds = now >= self._next_rewind_at
-        if rewinds:
-            self._next_rewind_at = now + _REWIND_SECONDS
-            self._settled = await floor_seconds_ago(self._session, _LATEST_COMMIT_MILLISECONDS / 1000)
-            self._rewinds += 1
-            self._forget_queues(now)
-            if self._rewinds % _REWINDS_PER_FORGETTING == 0:
-                self.holdings.forget()
-        back = _LATEST_COMMIT_MILLISECONDS if rewinds else _USUAL_COMMIT_MILLISECONDS
-        for queue in wanted:
-            self._queues[queue].set_back(back)
-            self._queues[queue].explored = False
-        self._unexplored |= wanted
-        if rewinds:
-            self._rewind_some(wanted, now)
-
-    def _rewind_some(self, wanted: set[str], now: float) -> None:
-        """Lets each queue be read from its head in its turn, not all of them in one statement."""
-        turn = 1 + int(len(wanted) * _REWIND_SECONDS / _FULL_REWIND_SECONDS)
-        by_age = sorted((self._queues[queue] for queue in wanted), key=lambda lanes: lanes.rewound_at)
-        for lanes in by_age[:turn]:
-            if lanes.rewound_at <= now - _FULL_REWIND_SECONDS:
-                lanes.rewound_at = now
-                lanes.set_back(None)
-
-    def _forget_queues(self, now: float) -> None:
-        """Drops queues that nobody has subscribed to for a while, all of them where they are too many."""
-        crowded = len(self._queues) > _KEEP_QUEUES
-        for queue, lanes in list(self._queues.items()):
-            if (
-                lanes.streams == 0
-                and not lanes.in_flight
-                and (crowded or now - lanes.left_at > _KEEP_QUEUE_SECONDS)
-            ):
-                del self._queues[queue]
-
     def _fail_polls(self, error: Unavailable) -> None:
         """Ends streams that poll: their clients ask again. The others stay and are served once it is possible."""
         for stream in self._hungry.values():
@@ -271,16 +198,23 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         """Grants until no stream with credits has a queue that may have jobs."""
-        await self._poll_if_due()
+        self._forget_if_due()
+        await self._lookout.look_if_due(self.wanted)
         while self._hungry and not self._stopping:
-            await self._explore()
+            await self._lookout.explore()
             self._settle()
-            plan = make_plan(self._hungry.values(), self._queues, self._leases_per_statement())
+            plan = make_plan(self._hungry.values(), self._lookout.queues, self._leases_per_statement())
             if plan is not None:
                 await self._grant(plan)
-            elif not self._unexplored:
+            elif not self._lookout.has_unexplored:
                 break
-            await self._poll_if_due()
+            await self._lookout.look_if_due(self.wanted)
+
+    def _forget_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_forgetting_at:
+            self._next_forgetting_at = now + _FORGET_SECONDS
+            self.holdings.forget()
 
     def _settle(self) -> None:
         """Tells streams that poll and whose queues have nothing now, however much there is in other queues."""
@@ -289,43 +223,14 @@ class Dispatcher:
                 stream.polls
                 and not stream.settled
                 and not stream.reserved
-                and not any(self._queues[queue].promises for queue in stream.queues)
+                and not any(self._lookout.queues[queue].promises for queue in stream.queues)
             ):
                 stream.settled = True
                 stream.changed.set()
 
-    async def _explore(self) -> None:
-        """Looks for jobs in queues that hungry streams wait for and that were not looked at lately; so no lease statement looks in vain."""
-        names = list(islice(self._unexplored, _QUEUES_PER_LOOK))
-        self._unexplored.difference_update(names)
-        looked_at = unexplored = [self._queues[name] for name in names if name in self._queues]
-        starts = [start for lanes in looked_at if not lanes.may_have_jobs for start in lanes.starts()]
-        while unexplored:
-            for lanes in unexplored:
-                lanes.explored = True
-            gaps = [gap for lanes in unexplored for gap in lanes.gaps()]
-            try:
-                found = await discover(self._session, gaps, starts)
-            except BaseException:
-                for lanes in looked_at:
-                    lanes.explored = False
-                self._unexplored.update(names)
-                raise
-            touched = set()
-            for queue, priority in found:
-                if (known := self._queues.get(queue)) is not None:
-                    known.may_have_jobs = True
-                    if priority not in known.floors:
-                        known.floors[priority] = Floor()
-                        touched.add(queue)
-            # Below a priority that was just found there may be more.
-            unexplored, starts = [self._queues[queue] for queue in touched], []
-        for lanes in looked_at:
-            lanes.found_empty(self._settled)
-
     async def _grant(self, plan: Plan) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
-        planned = {queue: self._queues[queue] for queue in plan.quotas}
+        planned = {queue: self._lookout.queues[queue] for queue in plan.quotas}
         for lanes in planned.values():
             lanes.may_have_jobs = False
             lanes.in_flight = True
@@ -352,7 +257,7 @@ class Dispatcher:
         for lanes in planned.values():
             exhausted = counts.get(lanes.name, 0) < plan.quotas[lanes.name]
             for floor in lanes.floors.values():
-                floor.landed(exhausted=exhausted, settled=self._settled)
+                floor.landed(exhausted=exhausted, settled=self._lookout.settled)
             if not exhausted:
                 lanes.may_have_jobs = True
 

@@ -10,7 +10,7 @@ import pytest
 from reprise.v1 import broker_service_pb2 as broker_pb
 
 from broker.config import BrokerConfig
-from broker.dispatcher import dispatcher
+from broker.dispatcher import dispatcher, lookout
 from broker.job import NewJob
 from broker.lifecycle import Lifecycle, Signals
 from broker.server import running
@@ -27,7 +27,7 @@ _LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_data
 @pytest.fixture
 def never_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brokers that hear others do not look by themselves."""
-    monkeypatch.setattr("broker.dispatcher.dispatcher.POLL_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr("broker.dispatcher.lookout.POLL_SECONDS", NEVER_SECONDS)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ async def test_a_broker_that_is_alone_says_nothing(database_url: str, tables: Ta
 async def test_a_broker_that_was_told_nothing_finds_jobs_by_looking(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.dispatcher.dispatcher.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("broker.dispatcher.lookout.POLL_SECONDS", 0.05)
     silent = Lifecycle(database_url, Signals(), lambda: 0.5)
     async with (
         running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
@@ -159,10 +159,10 @@ async def test_a_broker_that_was_told_nothing_finds_jobs_by_looking(
 async def test_looking_at_a_queue_that_has_nothing_takes_no_lease_statement(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lookout, "POLL_SECONDS", 0.02)
     statements: list[str] = []
-    for name in ("discover", "grant"):
-        monkeypatch.setattr(dispatcher, name, _recording(statements, getattr(dispatcher, name)))
+    for module, name in ((lookout, "discover"), (dispatcher, "grant")):
+        monkeypatch.setattr(module, name, _recording(statements, getattr(module, name)))
     async with (
         running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
         grpc.aio.insecure_channel(address) as channel,
