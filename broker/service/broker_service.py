@@ -1,41 +1,38 @@
 """BrokerService: the data plane's edge. Translates, calls a verb, translates back; must not decide."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc
 
 from broker.dispatcher import Dispatcher
 from broker.errors import InvalidArgument, Violation
 from broker.job import Outcome
-from broker.json_text import JsonInvalid, check_json
 from broker.lifecycle import Lifecycle
-from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
-from broker.lifecycle.fail import FailedResult
-from broker.lifecycle.judge import Reported
-from broker.lifecycle.tokens import LeaseRef, TokenCodec
+from broker.lifecycle.tokens import TokenCodec
 from broker.service.lease_stream import LONGEST_LEASE, SHORTEST_LEASE, serve_stream
 from broker.service.status import reports_errors, reports_stream_errors
+from broker.service.translate.attempts import read_completions, read_extensions, read_failed_attempts
 from broker.service.translate.decisions import decision_message
-from broker.service.translate.failures import read_failure
 from broker.service.translate.instants import duration_message, read_duration, timestamp_message
-from broker.service.translate.json_values import value_json
 from broker.service.translate.new_jobs import NewJobReader
 
 _MAX_ITEMS = 1000
-# JSON of a request beyond this is checked in a thread: the loop carries everybody's heartbeats.
 _BYTES_FOR_A_THREAD = 256 * 1024
-_MAX_RESULT_BYTES = 1024 * 1024
-_MAX_CHECKPOINT_BYTES = 64 * 1024
 # Traces quote conditions: a thousand of them could pass the 3 MiB that a message may have.
 _MAX_TRACES_BYTES = 2 * 1024 * 1024
 
 # Copied into each answer.
 _COMPLETED = {outcome: pb.Completed(outcome=pb.LeaseOutcome.ValueType(outcome)) for outcome in Outcome}
+_EXTENSION_LOST = pb.Extended(outcome=pb.LEASE_OUTCOME_LOST)
+
+Values = TypeVar("Values")
 
 _Context = grpc.aio.ServicerContext[object, object]
 
@@ -55,10 +52,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     @reports_errors
     async def Enqueue(self, request: pb.EnqueueRequest, context: _Context) -> pb.EnqueueResponse:
         """All jobs of the call, or none."""
-        if request.ByteSize() > _BYTES_FOR_A_THREAD:
-            jobs = await asyncio.to_thread(self._new_jobs.read, request.jobs)
-        else:
-            jobs = self._new_jobs.read(request.jobs)
+        jobs = await _read(request, lambda: self._new_jobs.read(request.jobs))
         response = pb.EnqueueResponse()
         for job_id, created in await self._lifecycle.enqueue(jobs):
             response.jobs.add(job_id=job_id, created=created)
@@ -76,71 +70,35 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
 
     @reports_errors
     async def Extend(self, request: pb.ExtendRequest, context: _Context) -> pb.ExtendResponse:
-        """The heartbeat of many leases."""
-        violations = _count_violations("extensions", request.extensions)
-        seconds = None
-        if request.HasField("lease_duration"):
-            seconds = read_duration(
-                request.lease_duration, "lease_duration", violations, least=SHORTEST_LEASE, most=LONGEST_LEASE
-            ).total_seconds()
-        if violations:
-            raise InvalidArgument(*violations)
-        leases: list[LeaseRef | None] = []
-        checkpoints: list[str | None] = []
-        errors: dict[int, str] = {}
-        for index, extension in enumerate(request.extensions):
-            leases.append(self._codec.read(extension.lease_token))
-            checkpoints.append(None)
-            try:
-                checkpoints[index] = _checkpoint(extension)
-            except JsonInvalid as error:
-                errors[index] = f"extensions[{index}].{extension.WhichOneof('saved')}: {error}"
-        found = {
-            index: lease for index, lease in enumerate(leases) if lease is not None and index not in errors
-        }
-        wanted = list(found)
-        heartbeat = Heartbeat(list(found.values()), [checkpoints[index] for index in wanted], seconds)
-        answers = dict(zip(wanted, await self._lifecycle.extend(heartbeat) if wanted else (), strict=True))
-        results = []
-        for index in range(len(leases)):
-            answer = answers.get(index)
-            if index in errors:
-                results.append(pb.Extended(outcome=pb.LEASE_OUTCOME_INVALID, error=errors[index]))
-            elif answer is None or answer.lease is None:
-                results.append(pb.Extended(outcome=pb.LEASE_OUTCOME_LOST))
-            else:
-                results.append(
-                    pb.Extended(
-                        outcome=pb.LeaseOutcome.ValueType(answer.outcome),
-                        lease_expires_at=timestamp_message(answer.lease.expires_at),
-                        lease_duration=duration_message(
-                            timedelta(seconds=max(0.0, answer.lease.seconds_left))
-                        ),
+        """The heartbeat of many leases. An unknown token is LOST, as one whose lease has ended."""
+        seconds = _read_extension_seconds(request)
+        extended, errors = await _read(request, lambda: read_extensions(self._codec, request.extensions))
+        answers = [_EXTENSION_LOST] * len(request.extensions)
+        for index, error in errors.items():
+            answers[index] = pb.Extended(outcome=pb.LEASE_OUTCOME_INVALID, error=error)
+        if extended:
+            leases, checkpoints = zip(*extended.values(), strict=True)
+            extensions = await self._lifecycle.extend(Heartbeat(leases, checkpoints, seconds))
+            for index, (outcome, lease) in zip(extended, extensions, strict=True):
+                if lease is not None:
+                    answers[index] = pb.Extended(
+                        outcome=pb.LeaseOutcome.ValueType(outcome),
+                        lease_expires_at=timestamp_message(lease.expires_at),
+                        lease_duration=duration_message(timedelta(seconds=max(0.0, lease.seconds_left))),
                     )
-                )
-        return pb.ExtendResponse(results=results)
+        return pb.ExtendResponse(results=answers)
 
     @reports_errors
     async def Complete(self, request: pb.CompleteRequest, context: _Context) -> pb.CompleteResponse:
-        """Attempts that succeeded."""
+        """Attempts that succeeded. An unknown token is LOST."""
         _check_count("completions", request.completions)
-        results: list[Result] = []
-        wanted: list[int] = []
+        results, errors = await _read(request, lambda: read_completions(self._codec, request.completions))
         answers = [_COMPLETED[Outcome.LOST]] * len(request.completions)
-        for index, completion in enumerate(request.completions):
-            lease = self._codec.read(completion.lease_token)
-            if lease is None:
-                continue
-            try:
-                results.append(Result(lease, _result(completion)))
-                wanted.append(index)
-            except JsonInvalid as error:
-                field = completion.WhichOneof("output")
-                answers[index] = pb.Completed(
-                    outcome=pb.LEASE_OUTCOME_INVALID, error=f"completions[{index}].{field}: {error}"
-                )
+        for index, error in errors.items():
+            answers[index] = pb.Completed(outcome=pb.LEASE_OUTCOME_INVALID, error=error)
         if results:
-            for index, outcome in zip(wanted, await self._lifecycle.complete(results), strict=True):
+            outcomes = await self._lifecycle.complete(list(results.values()))
+            for index, outcome in zip(results, outcomes, strict=True):
                 answers[index] = _COMPLETED[outcome]
         return pb.CompleteResponse(results=answers)
 
@@ -148,17 +106,12 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     async def Fail(self, request: pb.FailRequest, context: _Context) -> pb.FailResponse:
         """Attempts that failed: facts in, decisions out; beyond 2 MiB of them without their traces, which the events keep."""
         _check_count("attempts", request.attempts)
-        failed: list[FailedResult] = []
-        wanted: list[int] = []
-        for index, attempt in enumerate(request.attempts):
-            lease = self._codec.read(attempt.lease_token)
-            if lease is not None:
-                failed.append(FailedResult(lease, Reported(*read_failure(attempt.failure))))
-                wanted.append(index)
+        failed, _ = await _read(request, lambda: read_failed_attempts(self._codec, request.attempts))
         answers = [pb.Failed(outcome=pb.LEASE_OUTCOME_LOST) for _ in request.attempts]
         room = _MAX_TRACES_BYTES if request.trace else 0
         if failed:
-            for index, answer in zip(wanted, await self._lifecycle.fail(failed), strict=True):
+            decided = await self._lifecycle.fail(list(failed.values()))
+            for index, answer in zip(failed, decided, strict=True):
                 answers[index] = pb.Failed(outcome=pb.LeaseOutcome.ValueType(answer.outcome))
                 if answer.decision is not None:
                     answers[index].decision.CopyFrom(
@@ -186,6 +139,24 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         )
 
 
+async def _read(request: Message, read: Callable[[], Values]) -> Values:
+    """What `read` makes of a request, in a thread where that takes long: the loop carries everybody's heartbeats."""
+    return await asyncio.to_thread(read) if request.ByteSize() > _BYTES_FOR_A_THREAD else read()
+
+
+def _read_extension_seconds(request: pb.ExtendRequest) -> float | None:
+    """By how much to prolong, None: as at first. Raises InvalidArgument, also on too many items."""
+    violations = _count_violations("extensions", request.extensions)
+    seconds = None
+    if request.HasField("lease_duration"):
+        seconds = read_duration(
+            request.lease_duration, "lease_duration", violations, least=SHORTEST_LEASE, most=LONGEST_LEASE
+        ).total_seconds()
+    if violations:
+        raise InvalidArgument(*violations)
+    return seconds
+
+
 def _count_violations(field: str, items: Sequence[object]) -> list[Violation]:
     if 1 <= len(items) <= _MAX_ITEMS:
         return []
@@ -196,22 +167,3 @@ def _check_count(field: str, items: Sequence[object]) -> None:
     violations = _count_violations(field, items)
     if violations:
         raise InvalidArgument(*violations)
-
-
-def _result(completion: pb.Completion) -> str:
-    text = completion.result_json
-    if text or completion.HasField("result_json"):
-        check_json(text, _MAX_RESULT_BYTES)
-        return text
-    return value_json(completion.result, _MAX_RESULT_BYTES) if completion.HasField("result") else "null"
-
-
-def _checkpoint(extension: pb.Extension) -> str | None:
-    match extension.WhichOneof("saved"):
-        case "checkpoint_json":
-            check_json(extension.checkpoint_json, _MAX_CHECKPOINT_BYTES)
-            return extension.checkpoint_json
-        case "checkpoint":
-            return value_json(extension.checkpoint, _MAX_CHECKPOINT_BYTES)
-        case _:
-            return None
