@@ -1,6 +1,8 @@
 """What a test reads in the database: a job's row, its events, in the words of the two views."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -74,3 +76,18 @@ class Tables:
         """The instant by the clock of all statements."""
         now: datetime = await self.value("SELECT noetl.clock()")
         return now
+
+    @asynccontextmanager
+    async def leasing_held_back(self) -> AsyncIterator[None]:
+        """Inside the block nothing can be leased: the statements that try wait."""
+        async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
+            await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
+            yield
+
+    async def somebody_waits_for_a_lock(self) -> bool:
+        """Whether a statement has come as far as what is held back."""
+        return bool(
+            await self.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )

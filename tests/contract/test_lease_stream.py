@@ -1,12 +1,9 @@
 """The Lease call: credits, receipts, polls, notices, and what becomes of leases when a stream ends or breaks."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import grpc
-import psycopg
 import pytest
 from reprise.v1 import broker_service_pb2 as pb
 
@@ -354,9 +351,9 @@ async def test_a_stream_that_begins_while_the_last_one_of_its_queue_breaks_is_se
 ) -> None:
     async with client.stream(0, queues=["q"]) as breaking:
         job_id = await client.enqueue(queue="q", priority=5)
-        async with _held_back(tables):
+        async with tables.leasing_held_back():
             await breaking.ask(1)
-            await eventually(lambda: _waits_for_lock(tables))
+            await eventually(tables.somebody_waits_for_a_lock)
             breaking.cancel()
             async with client.stream(0, queues=["other"]) as probe:
                 await probe.rest()  # the broker has heard of the break by now
@@ -394,22 +391,6 @@ async def test_nobody_is_told_of_leases_that_ended_well(client: Client, move_clo
         await move_clock(31)
 
         assert (await stream.notice()).lease_token == lost.lease_token
-
-
-@asynccontextmanager
-async def _held_back(tables: Tables) -> AsyncIterator[None]:
-    """Inside the block no lease can be granted: the statements that try wait."""
-    async with await psycopg.AsyncConnection.connect(tables.database_url) as connection:
-        await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
-        yield
-
-
-async def _waits_for_lock(tables: Tables) -> bool:
-    return bool(
-        await tables.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-    )
 
 
 async def _break_deliveries(client: Client, times: int) -> None:

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import psycopg
-
 from tests.contract.client import Client, Stream, new_job, retry
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
@@ -101,9 +99,9 @@ async def test_a_job_whose_stream_breaks_before_it_is_there_goes_to_the_next(
     client: Client, tables: Tables
 ) -> None:
     async with waiting(client, 1) as breaking:
-        async with _held_back(tables):
+        async with tables.leasing_held_back():
             enqueuing = asyncio.create_task(client.enqueue())
-            await eventually(lambda: _waits_for_lock(tables))
+            await eventually(tables.somebody_waits_for_a_lock)
             breaking.cancel()
             async with client.stream(0, queues=["other"]) as probe:
                 await probe.rest()  # the broker has heard of the break by now
@@ -116,28 +114,12 @@ async def test_a_job_whose_stream_breaks_before_it_is_there_goes_to_the_next(
 
 async def test_a_stream_that_half_closes_meanwhile_still_gets_it(client: Client, tables: Tables) -> None:
     async with waiting(client, 1) as stream:
-        async with _held_back(tables):
+        async with tables.leasing_held_back():
             enqueuing = asyncio.create_task(client.enqueue())
-            await eventually(lambda: _waits_for_lock(tables))
+            await eventually(tables.somebody_waits_for_a_lock)
             await stream.half_close()
             async with client.stream(0, queues=["other"]) as probe:
                 await probe.rest()
         job_id = await enqueuing
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
-
-
-@asynccontextmanager
-async def _held_back(tables: Tables) -> AsyncIterator[None]:
-    """Inside the block nothing can be leased: the statements that try wait."""
-    async with await psycopg.AsyncConnection.connect(tables.database_url) as connection:
-        await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
-        yield
-
-
-async def _waits_for_lock(tables: Tables) -> bool:
-    return bool(
-        await tables.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-    )
