@@ -45,7 +45,7 @@ class Consumer:
     def __init__(
         self, channel: grpc.aio.Channel, queues: Sequence[str], credit: int, worker_id: str, goal: Goal
     ) -> None:
-        self._stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+        self.stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
         self._subscription = pb.LeaseRequest(queues=queues, credits=credit, worker_id=worker_id)
         self._writing = asyncio.Lock()  # writes to one stream must not overlap
         self._goal = goal
@@ -53,26 +53,29 @@ class Consumer:
 
     async def run(self) -> None:
         """Subscribes and completes until it is cancelled."""
-        call = self._stub.Lease(None)
+        call = self.stub.Lease(None)
         await call.write(self._subscription)
         async with asyncio.TaskGroup() as finishing:
             async for response in call:
-                finishing.create_task(self._finish(call, response.leases))
+                if response.leases:
+                    finishing.create_task(self._finish(call, response.leases))
+
+    async def report(self, leases: Sequence[job_pb2.Lease]) -> None:
+        """Says what became of leases that were delivered together: all are done."""
+        request = pb.CompleteRequest(
+            completions=[pb.Completion(lease_token=lease.lease_token, result_json=RESULT) for lease in leases]
+        )
+        answer = await self.stub.Complete(request)
+        assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
+        self.completed += len(leases)
+        self._goal.count(len(leases))
 
     async def _finish(
         self,
         call: grpc.aio.StreamStreamCall[pb.LeaseRequest, pb.LeaseResponse],
         leases: Sequence[job_pb2.Lease],
     ) -> None:
-        if not leases:
-            return
-        request = pb.CompleteRequest(
-            completions=[pb.Completion(lease_token=lease.lease_token, result_json=RESULT) for lease in leases]
-        )
-        answer = await self._stub.Complete(request)
-        assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
-        self.completed += len(leases)
-        self._goal.count(len(leases))
+        await self.report(leases)
         async with self._writing:
             await call.write(pb.LeaseRequest(credits=len(leases)))
 
