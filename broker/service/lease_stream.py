@@ -53,6 +53,8 @@ async def serve_stream(
     stream = dispatcher.subscribe(wanted.worker_id, wanted.queues, wanted.lease_seconds)
     reader = asyncio.create_task(_read(first, requests, stream, dispatcher, codec))
     stop = asyncio.create_task(closing.wait())
+    for end in (reader, stop):
+        end.add_done_callback(lambda _: stream.changed.set())
     try:
         async for response in _responses(stream, reader, stop, wanted.wait_seconds, dispatcher, codec):
             yield response
@@ -94,7 +96,7 @@ async def _responses(
             if stream.polls
             else SIGN_OF_LIFE_SECONDS
         )
-        if not await _changed(stream, reader, stop, timeout or SIGN_OF_LIFE_SECONDS) and not stream.polls:
+        if not await _changed(stream, timeout or SIGN_OF_LIFE_SECONDS) and not stream.polls:
             yield pb.LeaseResponse()
 
 
@@ -102,20 +104,15 @@ def _poll_is_over(stream: LeaseStream, *, delivered: bool, waited: bool) -> bool
     return stream.open_credits <= 0 or (stream.settled and (delivered or waited))
 
 
-async def _changed(
-    stream: LeaseStream, reader: asyncio.Task[None], stop: asyncio.Task[bool], seconds: float
-) -> bool:
+async def _changed(stream: LeaseStream, seconds: float) -> bool:
     """True when the stream has something to send or to notice, False after so many seconds."""
-    changed = asyncio.ensure_future(stream.changed.wait())
-    waiting: set[asyncio.Future[object]] = {changed, stop}  # type: ignore[arg-type]
-    if not reader.done():
-        waiting.add(reader)  # type: ignore[arg-type]
     try:
-        done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        changed.cancel()
+        async with asyncio.timeout(seconds):
+            await stream.changed.wait()
+    except TimeoutError:
+        return False
     stream.changed.clear()
-    return bool(done)
+    return True
 
 
 def _take(stream: LeaseStream, writer: LeaseWriter, codec: TokenCodec) -> list[pb.LeaseResponse]:
