@@ -18,10 +18,14 @@ _WEIGHT_FOR_A_THREAD = 64 * 1024
 
 
 class Reported(NamedTuple):
-    """A failure as it was reported; `result_left_out` says why its result is not kept, None where it is or there was none."""
+    """A failure as it was reported; `result_left_out` says why its result is not kept, None where it is or there was none.
+
+    `undelivered`: it stands for a delivery that never arrived.
+    """
 
     failure: Failure
     result_left_out: str | None = None
+    undelivered: bool = False
 
 
 class Judged(NamedTuple):
@@ -94,6 +98,7 @@ class Judge:
             delay_seconds=None if decision.delay is None else decision.delay.total_seconds(),
             error=error_detail(facts, reported.failure, policy, reported.result_left_out),
             verdict=verdict_detail(decision),
+            returns=facts.returns + 1 if reported.undelivered else 0,
             execution_id=facts.execution_id,
             step=facts.step,
         )
@@ -110,7 +115,8 @@ def expiry_of(facts: Facts) -> Reported:
 def undeliverable() -> Reported:
     """The failure that a delivery stands for which was returned unreceived too often in a row."""
     return Reported(
-        Failure(message="its stream broke before it was received, again and again", type=LEASE_EXPIRED)
+        Failure(message="its stream broke before it was received, again and again", type=LEASE_EXPIRED),
+        undelivered=True,
     )
 
 

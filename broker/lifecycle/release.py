@@ -15,7 +15,7 @@ from broker.store.finish import Facts, facts, fail, release
 from broker.store.session import Session
 
 _ITEMS_PER_STATEMENT = 1000
-# The third return in a row is decided like an expiry: a delivery that always breaks its client must end.
+# From the third return in a row on, each is decided like an expiry: a delivery that always breaks its client must end.
 RETURNS_UNTIL_DECIDED = 3
 BY_WORKER = "released by its worker"
 BY_BREAK = "its stream broke before it was received"
@@ -44,7 +44,7 @@ class Release:
         return await self._shared(Returned(leases))
 
     async def give_back(self, grants: Sequence[Delivery]) -> None:
-        """Takes back what was delivered and not received. The third time in a row is a failure instead. Raises Unavailable."""
+        """Takes back what was delivered and not received. From the third time in a row on it is a failure instead. Raises Unavailable."""
         await self._shared(Returned(undelivered=grants))
 
     async def close(self) -> None:

@@ -20,9 +20,9 @@ from broker.store.upkeep import ensure_partitions
 
 # Every statement of this file starts with the jobs of the call as rows, each with its new id.
 _JOBS = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
 x AS MATERIALIZED (
-  SELECT u.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS job_id
+  SELECT u.*, (SELECT base FROM t) + nextval('noetl.id_seq') AS job_id
   FROM unnest(%b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::int2[], %b::float8[], %b::timestamptz[],
       %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[], %b::int4[], %b::int4[])
     WITH ORDINALITY u(queue, kind, input, priority, policy_id, max_attempts, delay_seconds, run_at,
@@ -86,9 +86,9 @@ scheduled AS (
 _TAKE = """
 taken AS MATERIALIZED (
   SELECT item, job_id, queue, priority, execution_id, step, max_attempts, worker_id, lease_seconds,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS enqueued_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS started_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS enqueued_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS lease_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS started_id,
     (SELECT now FROM t) + least(lease_seconds, attempt_timeout_seconds) * interval '1 second' AS expires_at,
     (SELECT now FROM t) + attempt_timeout_seconds * interval '1 second' AS timeout_at
   FROM {jobs} n JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
@@ -101,7 +101,7 @@ leased AS (
 
 _LOG = "logged AS (INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id) {events}),"
 _WAIT_EVENTS = """
-  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 1, 0, NULL::int2, step, NULL::text FROM waiting
+  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, 1, 0, NULL::int2, step, NULL::text FROM waiting
 """
 _TAKE_EVENTS = """
   SELECT event_id, job_id, execution_id, kind, attempt, granted, step, worker

@@ -63,13 +63,13 @@ SELECT event_id, detail FROM event_log WHERE execution_id = %b::int8 AND event_i
 """
 
 _RECORD = """
-WITH t AS MATERIALIZED (SELECT noetl.id_at(noetl.clock()) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
 x AS MATERIALIZED (
   SELECT * FROM unnest(%b::int8[], %b::int8[], %b::int2[], %b::text[], %b::text[], %b::int2[]) WITH ORDINALITY
     x(execution_id, job_id, kind, step, detail, max_attempts, position)
 )
 INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, step, detail, max_attempts)
-SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, kind, 0, step, detail, max_attempts
+SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, kind, 0, step, detail, max_attempts
 FROM (SELECT * FROM x ORDER BY position) x
 """
 

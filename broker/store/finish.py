@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from broker.job import Arrival
-from broker.store.arrays import Float8s, Instants, Int8s, Texts
+from broker.store.arrays import Float8s, Instants, Int2s, Int8s, Texts
 from broker.store.session import Session
 
-_NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),\n"
+_NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),\n"
 
 # Done: the lease goes, the result stays as an event.
 _COMPLETE = (
@@ -21,7 +21,7 @@ _COMPLETE = (
 gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt),
 logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), g.job_id, x.execution_id, g.lease_id, 3, g.attempt, x.step, x.result
+  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), g.job_id, x.execution_id, g.lease_id, 3, g.attempt, x.step, x.result
   FROM gone g JOIN unnest(%b::int8[], %b::text[], %b::int8[], %b::text[]) x(lease_id, result, execution_id, step) USING (lease_id)
 )
 SELECT lease_id FROM gone
@@ -53,22 +53,23 @@ gone AS (
   RETURNING lease_id, job_id, attempt, priority, queue
 ),
 o AS MATERIALIZED (
-  SELECT g.*, x.delay_seconds, x.error, x.verdict, x.execution_id, x.step, CASE WHEN %b::boolean THEN g.lease_id END AS reported_id,
+  SELECT g.*, x.delay_seconds, x.returns, x.error, x.verdict, x.execution_id, x.step,
+    CASE WHEN %b::boolean THEN g.lease_id END AS reported_id,
     t.now + x.delay_seconds * interval '1 second' AS due_at,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS error_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS verdict_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS error_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS verdict_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS seq
   FROM gone g CROSS JOIN t
-  JOIN unnest(%b::int8[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[])
-    x(lease_id, delay_seconds, error, verdict, execution_id, step) USING (lease_id)
+  JOIN unnest(%b::int8[], %b::float8[], %b::int2[], %b::text[], %b::text[], %b::int8[], %b::text[])
+    x(lease_id, delay_seconds, returns, error, verdict, execution_id, step) USING (lease_id)
 ),
 waiting AS (
-  INSERT INTO delayed (due_at, job_id, priority, attempts, queue)
-  SELECT due_at, job_id, priority, attempt, queue FROM o WHERE delay_seconds > 0
+  INSERT INTO delayed (due_at, job_id, priority, attempts, returns, queue)
+  SELECT due_at, job_id, priority, attempt, returns, queue FROM o WHERE delay_seconds > 0
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
-  SELECT queue, priority, seq, job_id, attempt, 0 FROM o WHERE delay_seconds = 0
+  SELECT queue, priority, seq, job_id, attempt, returns FROM o WHERE delay_seconds = 0
 ),
 logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
@@ -91,8 +92,8 @@ gone AS (
 ),
 o AS MATERIALIZED (
   SELECT gone.*, CASE WHEN %b::boolean THEN lease_id END AS released_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS event_id,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq FROM gone
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS event_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS seq FROM gone
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
@@ -165,12 +166,16 @@ class Facts(NamedTuple):
 
 
 class FailedLease(NamedTuple):
-    """A lease to be ended with a verdict; `delay_seconds` None is dead. `error` and `verdict` are the events' JSON objects."""
+    """A lease to be ended with a verdict; `delay_seconds` None is dead. `error` and `verdict` are the events' JSON objects.
+
+    `returns`: how many deliveries in a row have come back unreceived, this one included; 0 where it had arrived.
+    """
 
     lease_id: int
     delay_seconds: float | None
     error: str
     verdict: str
+    returns: int = 0
     execution_id: int | None = None
     step: str | None = None
 
@@ -245,6 +250,7 @@ async def fail(
             not only_expired and granted_until is None,
             ids,
             Float8s([lease.delay_seconds for lease in failed]),
+            Int2s([lease.returns for lease in failed]),
             Texts([lease.error for lease in failed]),
             Texts([lease.verdict for lease in failed]),
             Int8s([lease.execution_id for lease in failed]),

@@ -19,7 +19,7 @@ from broker.store.session import Session
 # them are not even opened, where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
 # A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint; only then are those looked for.
 _GRANT = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
 wanted AS MATERIALIZED (
   SELECT * FROM unnest(%b::text[], %b::int2[], %b::int8[], %b::int4[], %b::int4[]) w(queue, priority, floor, quota, first_slot)
 ),
@@ -50,7 +50,7 @@ body AS MATERIALIZED (
 ),
 granted AS MATERIALIZED (
   SELECT g.*, s.worker_id, s.lease_seconds, j.max_attempts, j.execution_id, j.step,
-    (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS lease_id,
+    (SELECT base FROM t) + nextval('noetl.id_seq') AS lease_id,
     (SELECT now FROM t) + least(s.lease_seconds, j.attempt_timeout_seconds) * interval '1 second' AS expires_at,
     (SELECT now FROM t) + j.attempt_timeout_seconds * interval '1 second' AS timeout_at
   FROM slotted g
@@ -63,7 +63,7 @@ leased AS (
 ),
 logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id)
-  SELECT (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303), job_id, execution_id, 2, attempts + 1, max_attempts, step, worker_id
+  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, 2, attempts + 1, max_attempts, step, worker_id
   FROM granted
 )
 SELECT g.stream, g.lease_id, g.job_id, g.seq, j.input, j.traceparent,

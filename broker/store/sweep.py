@@ -16,18 +16,18 @@ FLOOR_SECONDS = 2.0 * STATEMENT_TIMEOUT_SECONDS
 # Moves due jobs to `ready`, oldest first, each at the tail of its priority. The last row: how long until the first that was not due yet,
 # and how far the floor may be raised. What was due and another broker had in hand is that one's to move.
 _PROMOTE = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
 taken AS (
   DELETE FROM delayed WHERE ctid = ANY(ARRAY(
     SELECT d.ctid FROM delayed d WHERE d.due_at <= (SELECT now FROM t) AND d.due_at > %b::timestamptz
     ORDER BY d.due_at LIMIT %b::int4 FOR UPDATE SKIP LOCKED))
-  RETURNING due_at, job_id, priority, attempts, queue
+  RETURNING due_at, job_id, priority, attempts, returns, queue
 ),
 ordered AS MATERIALIZED (
-  SELECT o.*, (SELECT base FROM t) | (nextval('noetl.id_seq') & 4194303) AS seq FROM (SELECT * FROM taken ORDER BY due_at, job_id) o
+  SELECT o.*, (SELECT base FROM t) + nextval('noetl.id_seq') AS seq FROM (SELECT * FROM taken ORDER BY due_at, job_id) o
 ),
 available AS (
-  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns) SELECT queue, priority, seq, job_id, attempts, 0 FROM ordered
+  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns) SELECT queue, priority, seq, job_id, attempts, returns FROM ordered
 )
 SELECT queue, priority, min(seq), count(*), NULL::float8, NULL::timestamptz FROM ordered GROUP BY queue, priority
 UNION ALL
@@ -36,11 +36,13 @@ SELECT NULL, NULL, NULL, 0,
   (SELECT now FROM t) - %b::float8 * interval '1 second'
 """
 
-# Leases that have expired, longest first. The last row: as above.
+# Leases that have expired, longest first, each with the floor behind which those are found that expired with it or later. The last row:
+# as above.
 _EXPIRED = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now)
-SELECT lease_id, NULL::float8, NULL::timestamptz FROM (
-  SELECT lease_id FROM lease WHERE expires_at <= (SELECT now FROM t) AND expires_at > %b::timestamptz ORDER BY expires_at LIMIT %b::int4) l
+SELECT lease_id, NULL::float8, expires_at - interval '1 microsecond' FROM (
+  SELECT lease_id, expires_at FROM lease WHERE expires_at <= (SELECT now FROM t) AND expires_at > %b::timestamptz
+  ORDER BY expires_at LIMIT %b::int4) l
 UNION ALL
 SELECT NULL,
   extract(epoch FROM (SELECT expires_at FROM lease WHERE expires_at > (SELECT now FROM t) ORDER BY expires_at LIMIT 1)
@@ -68,6 +70,7 @@ class Expired(NamedTuple):
     """Leases that have expired."""
 
     lease_ids: list[int]
+    next_page: datetime  # the floor of the same sweep's next look, where there may be more
     next: Next
 
 
@@ -81,4 +84,4 @@ async def promote(session: Session, floor: datetime, limit: int) -> Promoted:
 async def expired(session: Session, floor: datetime, limit: int) -> Expired:
     """Leases behind the floor that have expired, longest first, at most `limit`. Changes nothing. Raises Unavailable."""
     *rows, last = await session.rows(_EXPIRED, (floor, limit, FLOOR_SECONDS))
-    return Expired([row[0] for row in rows], Next(*last[1:]))
+    return Expired([row[0] for row in rows], rows[-1][2] if rows else floor, Next(*last[1:]))

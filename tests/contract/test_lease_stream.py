@@ -318,7 +318,7 @@ async def test_a_delivery_that_always_breaks_its_client_ends_dead(
     await eventually(lambda: _stands(tables, job_id, "retry 1/2"))
     await move_clock(1)
 
-    await _break_deliveries(client, 3)
+    await _break_deliveries(client, 1)
 
     await eventually(lambda: _stands(tables, job_id, "dead 2/2"))
     assert await client.poll() == []
