@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from broker.errors import Unavailable
+from broker.errors import RepriseError
 from broker.lifecycle.signals import Signals
 from broker.store.session import Session
 from broker.store.sweep import expired, promote
@@ -59,8 +59,8 @@ class Timer:
             started = loop.time()
             try:
                 seconds = await self._sweep()
-            except Unavailable as error:
-                _log.warning("timer=%s waits for the database error=%r", self._name, str(error))
+            except RepriseError as error:
+                _log.warning("timer=%s tries again error=%r", self._name, str(error))
                 seconds = None
             except Exception:
                 # One sweep that fails must not stop the others, nor the calls of clients: it is tried again, and the log says so.
@@ -132,11 +132,16 @@ class Reaper:
     async def __call__(self) -> float | None:
         """Ends what has expired; the seconds until the next lease might. Raises Unavailable."""
         floor = self._floors.next()
+        seen: set[int] = set()
         while True:
             found = await expired(self._session, floor, _BATCH)
-            if found.lease_ids:
-                await self._expire(found.lease_ids)
-            if len(found.lease_ids) < _BATCH:
+            # What is still there from the look before is being ended elsewhere: it must not hide what lies behind it.
+            new = [lease_id for lease_id in found.lease_ids if lease_id not in seen]
+            if new:
+                await self._expire(new)
+            if len(found.lease_ids) < _BATCH or not new:
                 break
+            seen.update(new)
+            floor = found.next_page
         self._floors.swept(found.next.floor)
         return found.next.seconds

@@ -11,6 +11,7 @@ from broker.lifecycle.executions import Executions
 from broker.lifecycle.extend import Extend, ExtendAnswer, Heartbeat
 from broker.lifecycle.fail import Expire, Fail, FailAnswer, FailedResult
 from broker.lifecycle.judge import Judge
+from broker.lifecycle.overdue import Overdue
 from broker.lifecycle.release import Release
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.steps import Steps
@@ -34,6 +35,7 @@ class Lifecycle:
         self._expire = Expire(self._reaper_session, judge, signals)
         self._turns = Turns(database_url, signals)
         self._steps = Steps(self._turns, judge, signals)
+        self._overdue = Overdue(self._steps.expire)
         self.executions = Executions(self._turns, signals)
 
     def offer_to(self, takers: Takers) -> None:
@@ -95,13 +97,12 @@ class Lifecycle:
             await self._steps.give_back(others)
 
     async def expire(self, lease_ids: Sequence[int]) -> None:
-        """Ends leases that have expired, as failures. Raises Unavailable."""
-        of_executions = await self._expire(lease_ids)
-        if of_executions:
-            await self._steps.expire(of_executions)
+        """Ends leases that have expired, as failures; those of executions a little later. Raises Unavailable."""
+        self._overdue.add(await self._expire(lease_ids))
 
     async def close(self) -> None:
         """Returns when every call that waits has been answered."""
+        await self._overdue.close()
         for verb in (
             self._enqueue,
             self._complete,

@@ -7,9 +7,11 @@ import pytest
 from reprise.v1.queue_service_pb2 import JobFilter, ListJobsRequest
 from reprise.v1.queue_service_pb2_grpc import QueueServiceStub
 
-from tests.contract.client import DEAD, LOST, OK, RETRY
-from tests.contract.playbooks.catalog import RETRIED, playbook, python_step
+from tests.contract.client import DEAD, LOST, OK, RETRY, Client
+from tests.contract.playbooks.catalog import ONE_STEP, RETRIED, playbook, python_step
+from tests.contract.playbooks.locking import locked, wait_until_locked_out
 from tests.contract.playbooks.run import Run, Starter
+from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
 from tests.fixtures_database import MoveClock
 
@@ -164,6 +166,29 @@ async def test_expired_lease_of_a_step_is_decided_like_a_failure(
     retries = await run.events("action_retry")
     assert [event.result["reason"] for event in retries] == ["worker_lost", "worker_lost"]
     assert (await run.look()).failure.type == "lease_expired"
+
+
+async def test_execution_that_is_held_up_delays_the_expiry_of_no_other_job(
+    start: Starter, client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    run = await start(ONE_STEP)
+    await run.lease("task", lease_seconds=30)
+    job_id = await client.enqueue(queue="plain")
+    await client.lease(queues=["plain"], lease_seconds=60)
+
+    async def plain_job_is_dead() -> bool:
+        return await tables.standing(job_id) == "dead 1/1"
+
+    async with locked(tables, "execution"):
+        await move_clock(31)
+        await wait_until_locked_out(tables)
+        await move_clock(60)
+
+        await eventually(plain_job_is_dead)
+
+        await wait_until_locked_out(tables)
+        assert await run.standing("task") == "leased 1/1"
+    await eventually(partial(_has_errors, run, 1))
 
 
 async def test_step_runs_at_most_ten_minutes_unless_it_says_otherwise(
