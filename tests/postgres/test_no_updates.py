@@ -6,6 +6,8 @@ import psycopg
 from broker.config import BrokerConfig
 from broker.server import running
 from tests.contract.client import AT_ONCE, Client, new_job
+from tests.contract.playbooks.catalog import RETRIED, PlaybookClient
+from tests.contract.playbooks.run import Starter
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
 from tests.fixtures_database import MoveClock
@@ -60,6 +62,43 @@ async def test_no_verb_updates_a_hot_row(database_url: str, move_clock: MoveCloc
     assert counts["delayed"][0] == counts["delayed"][2] == 1
     assert counts["ready"][0] == counts["ready"][2] > 8
     assert counts["lease"][0] == counts["lease"][2] > 8
+
+
+async def test_no_verb_of_an_execution_updates_a_hot_row(database_url: str, move_clock: MoveClock) -> None:
+    tables = Tables(database_url)
+    async with (
+        running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        start = Starter(PlaybookClient(channel), Client(channel), tables)
+        run = await start(RETRIED)
+        await run.fail("task")
+        await move_clock(60)
+        await run.client.release((await run.lease("task")).lease_token)
+        async with run.client.stream(1) as breaking:
+            await breaking.leases(1)
+        await eventually(lambda: _count(tables, "noetl.lease", 0))
+        await run.complete("task")
+        expired = await start.again()
+        await expired.lease("task", lease_seconds=30)
+        await move_clock(31)
+        await eventually(lambda: _count(tables, "noetl.lease", 0))
+        await expired.playbooks.cancel(expired.execution_id, "enough")
+        cancelled = await start.again()
+        await cancelled.playbooks.cancel(cancelled.execution_id, "before it ran")
+        assert [await one.status() for one in (run, expired, cancelled)] == [
+            "COMPLETED",
+            "CANCELLED",
+            "CANCELLED",
+        ]
+    await eventually(lambda: _no_broker(tables))
+
+    counts = {row[0]: row[1:] for row in await tables.rows(COUNTS)}
+
+    assert {name: counts[name][1] for name in ("ready", "delayed", "lease", "job", "event_log")} == {
+        "ready": 0, "delayed": 0, "lease": 0, "job": 0, "event_log": 0,
+    }  # fmt: skip
+    assert counts["delayed"][0] == 2, "a retry after a failure and one after an expiry"
 
 
 async def _count(tables: Tables, table: str, count: int) -> bool:
