@@ -18,6 +18,8 @@ SIGN_OF_LIFE_SECONDS = 10.0
 _HALF_CLOSE_SECONDS = 0.01
 _MAX_CREDITS = 10_000
 _MAX_RECEIVED = 10_000
+# Some 44 bytes each: far from the 3 MiB of a message.
+_NOTICES_PER_MESSAGE = 10_000
 _MAX_QUEUES = 64
 _MAX_WORKER_ID = 200
 _DEFAULT_LEASE = timedelta(seconds=30)
@@ -120,14 +122,14 @@ def _take(stream: LeaseStream, writer: LeaseWriter, codec: TokenCodec) -> list[p
     outbox, stream.outbox = stream.outbox, []
     notices, stream.notices = stream.notices, []
     responses = writer.responses(outbox)
-    if notices:
+    for start in range(0, len(notices), _NOTICES_PER_MESSAGE):
         responses.append(
             pb.LeaseResponse(
                 notices=[
                     pb.LeaseNotice(
                         lease_token=token_of(codec, grant), kind=pb.LeaseNotice.Kind.ValueType(notice)
                     )
-                    for grant, notice in notices
+                    for grant, notice in notices[start : start + _NOTICES_PER_MESSAGE]
                 ]
             )
         )
