@@ -270,12 +270,13 @@ async def test_jitter_spreads_a_delay_and_never_passes_its_bound(client: Client)
     assert all(0 <= delay <= 10 for delay in delays)
 
 
+@pytest.mark.parametrize("after", [1, 2, 3])
 async def test_events_of_a_failure_keep_their_order_where_the_numbers_of_ids_begin_anew(
-    client: Client, tables: Tables
+    client: Client, tables: Tables, after: int
 ) -> None:
     job_id = await client.enqueue(retry=retry())
     token = (await client.lease()).lease_token
-    await _let_ids_begin_anew(tables, after=2)
+    await _let_ids_begin_anew(tables, after=after)
 
     await client.fail(token)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import psycopg
 
@@ -35,3 +36,9 @@ async def cut_connections_locked_out(tables: Tables) -> None:
     """Ends every connection of a broker that waits for a lock, once there is one."""
     await wait_until_locked_out(tables)
     await tables.rows(f"SELECT pg_terminate_backend(pid) {_WAITING}")
+
+
+async def waiting_since(tables: Tables) -> datetime:
+    """When the one statement of a broker that waits for a lock began."""
+    since: datetime = await tables.value(f"SELECT query_start {_WAITING}")
+    return since
