@@ -38,7 +38,7 @@ async def cut_connections_locked_out(tables: Tables) -> None:
     await tables.rows(f"SELECT pg_terminate_backend(pid) {_WAITING}")
 
 
-async def waiting_since(tables: Tables) -> datetime:
-    """When the one statement of a broker that waits for a lock began."""
-    since: datetime = await tables.value(f"SELECT query_start {_WAITING}")
+async def turn_waits_since(tables: Tables) -> datetime:
+    """When the statement began by which a broker waits for the turn of an execution."""
+    since: datetime = await tables.value(f"SELECT query_start {_WAITING} AND query LIKE %s", "%FOR UPDATE%")
     return since
