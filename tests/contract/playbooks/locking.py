@@ -40,5 +40,7 @@ async def cut_connections_locked_out(tables: Tables) -> None:
 
 async def turn_waits_since(tables: Tables) -> datetime:
     """When the statement began by which a broker waits for the turn of an execution."""
-    since: datetime = await tables.value(f"SELECT query_start {_WAITING} AND query LIKE %s", "%FOR UPDATE%")
+    since: datetime = await tables.value(
+        f"SELECT query_start {_WAITING} AND query LIKE %s", "%ORDER BY execution_id FOR UPDATE%"
+    )
     return since
