@@ -21,6 +21,7 @@ from broker.embedded import Source
 
 _RESULTS = Path(__file__).parent / "results"
 _FULL_ROUNDS = 3
+_FULL_MINUTES = 10
 _WIDTH = 140  # of the tables where there is no terminal
 
 
@@ -32,6 +33,11 @@ _WIDTH = 140  # of the tables where there is no terminal
     "--rounds", type=click.IntRange(1), help="Rounds to take medians of.  [default: 1, or 3 with --full]"
 )
 @click.option(
+    "--minutes",
+    type=click.IntRange(1),
+    help="How long the steady load lasts.  [default: 1, or 10 with --full]",
+)
+@click.option(
     "--postgres",
     type=click.Choice(list(Source)),
     default=Source.WHEEL,
@@ -40,7 +46,14 @@ _WIDTH = 140  # of the tables where there is no terminal
 )
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=_RESULTS, show_default=False,
     help="Where results go, and databases while they run.  [default: bench/results]")  # fmt: skip
-def bench(full: bool, only: tuple[str, ...], rounds: int | None, postgres: Source, results: Path) -> None:
+def bench(
+    full: bool,
+    only: tuple[str, ...],
+    rounds: int | None,
+    minutes: int | None,
+    postgres: Source,
+    results: Path,
+) -> None:
     """Measure throughput, latency and punctuality."""
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     folder = results / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -52,7 +65,12 @@ def bench(full: bool, only: tuple[str, ...], rounds: int | None, postgres: Sourc
     for scenario in SCENARIOS:
         if scenario.name in only or (not only and (full or scenario.quick)):
             stage = Stage(
-                folder / "testbed", results / "tools", postgres, rounds or (_FULL_ROUNDS if full else 1), full
+                folder / "testbed",
+                results / "tools",
+                postgres,
+                rounds or (_FULL_ROUNDS if full else 1),
+                full,
+                minutes or (_FULL_MINUTES if full else 1),
             )
             if not _run(scenario, stage, folder, facts, console):
                 failed.append(scenario.name)

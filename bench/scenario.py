@@ -28,6 +28,7 @@ class Stage:
     postgres: Source
     rounds: int
     full: bool  # False: the short form, which must take no more than a minute or two
+    minutes: int  # of a load that goes on and on
 
     def testbed(self, *broker_options: str) -> AbstractContextManager[Site]:
         """An empty database and a broker on it, with these options of `reprise broker`, while the block runs."""
@@ -64,6 +65,7 @@ SCENARIOS = (
     Scenario("retries", "the retry path: jobs that fail twice, decided by an expression"),
     Scenario("scale", "the same on a database of 12 million jobs and on an empty one, and every read there"),
     Scenario("snapshot", "mixed lifecycles while a session holds an old snapshot for five minutes"),
+    Scenario("steady", "waits, dead rows and disk while 2 000 jobs come every second"),
     Scenario("partitions", "single jobs while partitions are made and dropped"),
     Scenario(
         "streams", "a thousand lease streams, few or all of them busy, and a small one beside a big one"

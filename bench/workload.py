@@ -27,6 +27,7 @@ class Figure(StrEnum):
     SCHEDULED_LATENESS_BUSY = "lateness of scheduled jobs, 1000 due per second"
     RETRY_PATH = "retry path"
     ONE_BY_ONE = "enqueue, one job per call"
+    STEADY = "2000 jobs per second"
     SMALL_BESIDE_BIG = "a stream with 10 credits beside one with 10 000"
 
 
