@@ -50,7 +50,9 @@ async def produce(channel: grpc.aio.Channel, queue: str, load: Load) -> None:
             calls.create_task(_enqueue(stub, pb.EnqueueRequest(jobs=[job] * load.batch)))
 
 
-async def _enqueue(stub: broker_service_pb2_grpc.BrokerServiceAsyncStub, request: pb.EnqueueRequest) -> None:
+async def _enqueue(
+    stub: "broker_service_pb2_grpc.BrokerServiceAsyncStub", request: pb.EnqueueRequest
+) -> None:
     await stub.Enqueue(request)
 
 
