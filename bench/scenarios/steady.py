@@ -20,7 +20,7 @@ _SLICE_SECONDS = 20
 _LOAD = Load(JOBS_PER_SECOND * _SLICE_SECONDS, batch=40)
 _STATE = """
 SELECT (SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname IN ('ready', 'delayed', 'lease'))::float8,
-  (SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE oid IN ('noetl.ready'::regclass, 'noetl.delayed', 'noetl.lease'))::float8,
+  (SELECT sum(pg_total_relation_size(lane)) FROM unnest('{noetl.ready,noetl.delayed,noetl.lease}'::regclass[]) lane)::float8,
   pg_database_size(current_database())::float8
 """
 

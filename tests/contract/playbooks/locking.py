@@ -39,8 +39,15 @@ async def cut_connections_locked_out(tables: Tables) -> None:
 
 
 async def turn_waits_since(tables: Tables) -> datetime:
-    """When the statement began by which a broker waits for the turn of an execution."""
-    since: datetime = await tables.value(
-        f"SELECT query_start {_WAITING} AND query LIKE %s", "%ORDER BY execution_id FOR UPDATE%"
-    )
+    """When the statement began by which a broker waits for the turn of an execution; returns once one does."""
+    found: list[tuple[datetime]] = []
+
+    async def is_there() -> bool:
+        found[:] = await tables.rows(
+            f"SELECT query_start {_WAITING} AND query LIKE %s", "%ORDER BY execution_id FOR UPDATE%"
+        )
+        return bool(found)
+
+    await eventually(is_there)
+    ((since,),) = found
     return since
