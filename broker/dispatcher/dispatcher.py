@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
+from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
@@ -230,7 +231,7 @@ class Dispatcher:
 
     async def _grant(self, plan: Plan) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
-        planned = {queue: self._lookout.queues[queue] for queue in plan.quotas}
+        planned = {queue: self._lookout.queues[queue] for share in plan.shares for queue in share.queues}
         for lanes in planned.values():
             lanes.may_have_jobs = False
             lanes.in_flight = True
@@ -249,17 +250,25 @@ class Dispatcher:
             for lanes in planned.values():
                 lanes.in_flight = False
             self._deliver(granted, credit)
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
             seqs = [lease.seq for lease in lane]
             planned[queue].floors[priority].leased(seqs[-1])
-            counts[queue] = counts.get(queue, 0) + len(seqs)
-        for lanes in planned.values():
-            exhausted = counts.get(lanes.name, 0) < plan.quotas[lanes.name]
-            for floor in lanes.floors.values():
-                floor.landed(exhausted=exhausted, settled=self._lookout.settled)
-            if not exhausted:
-                lanes.may_have_jobs = True
+            counts[queue] += len(seqs)
+        for share in plan.shares:
+            missing = share.quota
+            for queue in share.queues:
+                missing -= counts[queue]
+                self._landed(planned[queue], given=counts[queue], exhausted=missing > 0)
+
+    def _landed(self, lanes: QueueLanes, *, given: int, exhausted: bool) -> None:
+        """A lease statement that took so many jobs of a queue is back; `exhausted`: as many as there were."""
+        for floor in lanes.floors.values():
+            floor.landed(exhausted=exhausted, settled=self._lookout.settled)
+        if not exhausted:
+            lanes.may_have_jobs = True
+        if exhausted or given:
+            lanes.was_exhausted = exhausted
 
     def _leases_per_statement(self) -> int:
         """As many as fit by what bodies weighed lately, at least one."""

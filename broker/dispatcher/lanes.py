@@ -82,6 +82,7 @@ class QueueLanes:
     may_have_jobs: bool = True
     explored: bool = False  # priorities were looked for in the database
     in_flight: bool = False
+    was_exhausted: bool = False  # the last lease statement that could tell took all that there was
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
     rewound_at: float = 0.0  # on the loop's clock: when it was last read from its head
@@ -89,7 +90,12 @@ class QueueLanes:
     @property
     def promises(self) -> bool:
         """Whether a lease statement might find a job here now."""
-        return not self.explored or (self.may_have_jobs and bool(self.floors))
+        return not self.explored or self.may_give
+
+    @property
+    def may_give(self) -> bool:
+        """Whether the next lease statement is to look for jobs here."""
+        return self.may_have_jobs and bool(self.floors)
 
     @property
     def is_empty(self) -> bool:

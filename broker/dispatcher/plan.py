@@ -1,10 +1,11 @@
 """Who may take how many from where in the next lease statement. Pure.
 
 Queues of a stream strictly in their order: a stream waits at the first of its queues that may have jobs. Streams at one queue share
-it by turns, one slot each, round after round.
+it by turns, one slot each, round after round. Where all of them have the same queues, their share goes on to the queues behind it, so
+that a stream of many queues with few jobs each is not served one job at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from broker.dispatcher.lanes import QueueLanes
@@ -19,13 +20,20 @@ LEASES_PER_STATEMENT = 500
 STREAMS_PER_STATEMENT = 50
 
 
+class Share(NamedTuple):
+    """What some streams take together: `quota` leases of `queues`, strictly in this order."""
+
+    queues: tuple[str, ...]
+    quota: int
+
+
 class Plan(NamedTuple):
-    """One lease statement: its lanes, its slots in order, the streams behind them, and how many each queue may give."""
+    """One lease statement: its lanes, its slots in order, the streams behind them, and what is taken from which queues."""
 
     lanes: list[Lane]
     slots: list[int]
     takers: list[Taker]
-    quotas: dict[str, int]
+    shares: list[Share]
 
 
 def make_plan(
@@ -40,26 +48,59 @@ def make_plan(
         if stream.is_full or stream.credits <= 0:
             continue
         for queue in stream.queues:
-            if queues[queue].may_have_jobs and queues[queue].floors:
+            if queues[queue].may_give:
                 waiting.setdefault(queue, []).append(stream)
                 break
     lanes: list[Lane] = []
     slots: list[int] = []
     takers: dict[int, Taker] = {}
-    quotas: dict[str, int] = {}
+    shares: list[Share] = []
+    spoken_for = set(waiting)
     for queue, streams in waiting.items():
-        room = most - len(slots)
+        first_slot = len(slots)
+        room = most - first_slot
         if room <= 0:
             break
-        first_slot = len(slots)
         sharing = those_in_turn(streams, room)
         slots.extend(by_turns({stream.number: stream.credits for stream in sharing}, room))
-        quotas[queue] = len(slots) - first_slot
-        for priority, floor in queues[queue].floors.items():
-            lanes.append(Lane(queue, priority, floor.start, quotas[queue], first_slot))
+        quota = len(slots) - first_slot
+        share = Share((queue, *_queues_behind(queue, sharing, queues, spoken_for, quota - 1)), quota)
+        spoken_for.update(share.queues)
+        shares.append(share)
+        for rank, name in enumerate(share.queues):
+            for priority, floor in queues[name].floors.items():
+                lanes.append(Lane(name, priority, floor.start, quota, first_slot, rank))
         for stream in sharing:
             takers[stream.number] = taker_of(stream)
-    return Plan(lanes, slots, list(takers.values()), quotas) if lanes else None
+    return Plan(lanes, slots, list(takers.values()), shares) if lanes else None
+
+
+def _queues_behind(
+    head: str,
+    sharing: Sequence[LeaseStream],
+    queues: Mapping[str, QueueLanes],
+    spoken_for: Collection[str],
+    most: int,
+) -> list[str]:
+    """Where those who share `head` take the rest of their quota: the next queues of all of them, at most `most`.
+
+    None lies behind a queue that lately had more than was taken, nor behind one that others take from.
+    """
+    order = sharing[0].queues
+    if any(stream.queues != order for stream in sharing):
+        return []
+    behind: list[str] = []
+    last = head
+    for name in order[order.index(head) + 1 :]:
+        if len(behind) >= most or not queues[last].was_exhausted:
+            break
+        if not queues[name].may_give:
+            continue
+        if name in spoken_for:
+            break
+        behind.append(name)
+        last = name
+    return behind
 
 
 def taker_of(stream: LeaseStream) -> Taker:

@@ -14,23 +14,25 @@ from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 
 # Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Places are chosen
-# without a lock and then locked by ctid, so that a second broker skips just those and not whole lanes. The n-th job of a queue
-# goes to that queue's n-th slot. Bodies are read by one scan, between bounds that are known before it starts: partitions outside of
-# them are not even opened, where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
-# A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint; only then are those looked for.
+# without a lock and then locked by ctid, so that a second broker skips just those and not whole lanes. Queues with the same first slot
+# are a share: the n-th of its jobs, in the order of its queues, goes to the n-th slot from there. Bodies are read by one scan, between
+# bounds that are known before it starts: partitions outside of them are not even opened, where each would cost some 25 us. A body that
+# lies outside undoes the statement (refuse_partial). A job that is not fresh brings what its earlier attempts left: the last failure,
+# a checkpoint; only then are those looked for.
 _GRANT = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
 wanted AS MATERIALIZED (
-  SELECT * FROM unnest(%b::text[], %b::int2[], %b::int8[], %b::int4[], %b::int4[]) w(queue, priority, floor, quota, first_slot)
+  SELECT * FROM unnest(%b::text[], %b::int2[], %b::int8[], %b::int4[], %b::int4[], %b::int4[])
+    w(queue, priority, floor, quota, first_slot, rank)
 ),
 found AS MATERIALIZED (
-  SELECT c.*, w.quota FROM wanted w CROSS JOIN LATERAL (
+  SELECT c.*, w.quota, w.first_slot, w.rank FROM wanted w CROSS JOIN LATERAL (
     SELECT r.ctid AS place, r.queue, r.priority, r.seq FROM ready r
     WHERE r.queue = w.queue AND r.priority = w.priority AND r.seq > w.floor ORDER BY r.seq LIMIT w.quota) c
 ),
 chosen AS MATERIALIZED (
   SELECT place FROM (
-    SELECT place, quota, row_number() OVER (PARTITION BY queue ORDER BY priority DESC, seq) AS position FROM found) f
+    SELECT place, quota, row_number() OVER (PARTITION BY first_slot ORDER BY rank, priority DESC, seq) AS position FROM found) f
   WHERE position <= quota
 ),
 taken AS (
@@ -39,9 +41,11 @@ taken AS (
   RETURNING queue, priority, seq, job_id, attempts, returns
 ),
 slotted AS MATERIALIZED (
-  SELECT g.*, (SELECT %b::int4[])[f.first_slot + g.position] AS stream
-  FROM (SELECT taken.*, row_number() OVER (PARTITION BY queue ORDER BY priority DESC, seq)::int4 AS position FROM taken) g
-  JOIN (SELECT DISTINCT queue, first_slot FROM wanted) f USING (queue)
+  SELECT g.*, (SELECT %b::int4[])[g.first_slot + g.position] AS stream
+  FROM (
+    SELECT taken.*, f.first_slot, f.rank,
+      row_number() OVER (PARTITION BY f.first_slot ORDER BY f.rank, priority DESC, seq)::int4 AS position
+    FROM taken JOIN (SELECT DISTINCT queue, first_slot, rank FROM wanted) f USING (queue)) g
 ),
 body AS MATERIALIZED (
   SELECT job_id, kind, max_attempts, input, execution_id, step, attempt_timeout_seconds, dependency, traceparent, labels::text
@@ -76,7 +80,7 @@ SELECT g.stream, g.lease_id, g.job_id, g.seq, j.input, j.traceparent,
   j.attempt_timeout_seconds, j.dependency, j.labels
 FROM granted g JOIN body j USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM body))
-ORDER BY g.queue, g.priority DESC, g.seq
+ORDER BY g.first_slot, g.rank, g.priority DESC, g.seq
 """
 
 # Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
@@ -105,19 +109,23 @@ _NO_END = 1 << 61
 
 
 class Lane(NamedTuple):
-    """Jobs wanted from one (queue, priority): those behind `floor`, at most `quota` of the queue, from slot `first_slot` on."""
+    """Jobs wanted from one (queue, priority): those behind `floor`.
+
+    They go to the slots from `first_slot` on, at most `quota`, after those of the queues with the same first slot and a lower `rank`.
+    """
 
     queue: str
     priority: int
     floor: int
     quota: int
     first_slot: int
+    rank: int = 0
 
 
 async def grant(
     session: Session, lanes: Sequence[Lane], slots: Sequence[int], takers: Sequence[Taker]
 ) -> list[Grant]:
-    """The leases granted, in the order of queue, priority and age; committed. `slots[i]` is the taker's number. Raises Unavailable.
+    """The leases granted, in the order of slots, queue, priority and age; committed. `slots[i]` is the taker's number. Raises Unavailable.
 
     Bodies are looked for from an hour before the lowest floor on; where a job is older than that, as after a long delay, everywhere.
     """
@@ -148,6 +156,7 @@ async def _grant(
             Int8s([lane.floor for lane in lanes]),
             Int4s([lane.quota for lane in lanes]),
             Int4s([lane.first_slot for lane in lanes]),
+            Int4s([lane.rank for lane in lanes]),
             Int4s(slots),
             Int8(oldest),
             Int8(ahead),

@@ -185,6 +185,29 @@ async def test_the_leases_of_one_statement_go_to_their_slots_in_order(
     assert lasts == pytest.approx([10.0, 20.0, 20.0])
 
 
+async def test_queues_of_one_share_are_taken_in_their_order_and_no_more_than_its_quota(
+    lifecycle: Lifecycle, session: Session
+) -> None:
+    await lifecycle.enqueue(
+        [
+            NewJob("later", "task", "{}", priority=9),
+            NewJob("first", "task", "{}"),
+            NewJob("later", "task", "{}"),
+            NewJob("first", "task", "{}", priority=1),
+        ]
+    )
+    lanes = [Lane("first", 0, 0, 3, 0, 0), Lane("first", 1, 0, 3, 0, 0)]
+    lanes += [Lane("later", 9, 0, 3, 0, 1), Lane("later", 0, 0, 3, 0, 1)]
+
+    granted = await grant(session, lanes, [7, 8, 7], [Taker(7, "seven", 10.0), Taker(8, "eight", 10.0)])
+
+    assert [(lease.queue, lease.priority, lease.stream) for lease in granted] == [
+        ("first", 1, 7),
+        ("first", 0, 8),
+        ("later", 9, 7),
+    ]
+
+
 async def test_locked_jobs_are_passed_over_and_others_taken(
     lifecycle: Lifecycle, session: Session, database_url: str
 ) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, STREAMS_PER_STATEMENT, Plan, make_plan
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, STREAMS_PER_STATEMENT, Plan, Share, make_plan
 from broker.dispatcher.stream import LeaseStream
 
 
@@ -11,8 +11,14 @@ def stream(number: int, *queues: str, credit: int = 10) -> LeaseStream:
     return LeaseStream(number, f"worker-{number}", queues, 30.0, credits=credit)
 
 
-def queue(name: str, *priorities: int, jobs: bool = True) -> QueueLanes:
-    return QueueLanes(name, {priority: Floor(priority + 1000) for priority in priorities}, may_have_jobs=jobs)
+def queue(name: str, *priorities: int, jobs: bool = True, exhausted: bool = False) -> QueueLanes:
+    floors = {priority: Floor(priority + 1000) for priority in priorities}
+    return QueueLanes(name, floors, may_have_jobs=jobs, was_exhausted=exhausted)
+
+
+def shallow(*names: str) -> list[QueueLanes]:
+    """Queues that lately had fewer jobs than were wanted."""
+    return [queue(name, 0, exhausted=True) for name in names]
 
 
 def plan_for(streams: list[LeaseStream], *queues: QueueLanes) -> Plan | None:
@@ -40,7 +46,7 @@ def test_nothing_is_planned_while_no_lane_is_known() -> None:
 def test_a_stream_waits_at_the_first_of_its_queues_that_may_have_jobs() -> None:
     plan = planned([stream(1, "a", "b", "c")], queue("a", 0, jobs=False), queue("b", 0), queue("c", 0))
 
-    assert set(plan.quotas) == {"b"}
+    assert [share.queues for share in plan.shares] == [("b",)]
 
 
 def test_every_known_priority_of_a_queue_is_looked_at_from_behind_its_floor() -> None:
@@ -56,7 +62,7 @@ def test_a_stream_takes_no_more_than_its_credits() -> None:
     plan = planned([stream(1, "q", credit=4)], queue("q", 0))
 
     assert plan.slots == [1, 1, 1, 1]
-    assert plan.quotas == {"q": 4}
+    assert plan.shares == [Share(("q",), 4)]
 
 
 def test_streams_at_one_queue_take_turns_until_their_credits_are_used() -> None:
@@ -109,4 +115,56 @@ def test_a_queue_for_which_no_slot_is_left_waits_for_the_next_statement() -> Non
         [stream(1, "a", credit=LEASES_PER_STATEMENT), stream(2, "b")], queue("a", 0), queue("b", 0)
     )
 
-    assert set(plan.quotas) == {"a"}
+    assert plan.shares == [Share(("a",), LEASES_PER_STATEMENT)]
+
+
+def test_a_stream_takes_from_the_next_of_its_queues_what_the_first_may_lack() -> None:
+    plan = planned([stream(1, "a", "b", "c", credit=3)], *shallow("a", "b", "c"))
+
+    assert plan.shares == [Share(("a", "b", "c"), 3)]
+    assert plan.slots == [1, 1, 1]
+    assert [(lane.queue, lane.quota, lane.first_slot, lane.rank) for lane in plan.lanes] == [
+        ("a", 3, 0, 0),
+        ("b", 3, 0, 1),
+        ("c", 3, 0, 2),
+    ]
+
+
+def test_a_queue_that_had_more_than_was_taken_is_the_last_of_its_share() -> None:
+    plan = planned([stream(1, "a", "deep", "c")], *shallow("a", "c"), queue("deep", 0))
+
+    assert plan.shares == [Share(("a", "deep"), 10)]
+
+
+def test_a_share_has_no_more_queues_than_jobs() -> None:
+    plan = planned([stream(1, "a", "b", "c", credit=2)], *shallow("a", "b", "c"))
+
+    assert plan.shares == [Share(("a", "b"), 2)]
+
+
+def test_a_share_passes_over_queues_without_jobs() -> None:
+    plan = planned([stream(1, "a", "b", "c")], *shallow("a", "c"), queue("b", 0, jobs=False))
+
+    assert plan.shares == [Share(("a", "c"), 10)]
+
+
+def test_no_two_shares_have_a_queue_in_common() -> None:
+    plan = planned([stream(1, "a", "b", "c"), stream(2, "b", "c")], *shallow("a", "b", "c"))
+
+    assert plan.shares == [Share(("a",), 10), Share(("b", "c"), 10)]
+
+
+def test_streams_with_the_same_queues_share_all_of_them_by_turns() -> None:
+    plan = planned(
+        [stream(1, "a", "b", credit=2), stream(2, "a", "b", credit=2)],
+        *shallow("a", "b"),
+    )
+
+    assert plan.shares == [Share(("a", "b"), 4)]
+    assert plan.slots == [1, 2, 1, 2]
+
+
+def test_streams_with_different_queues_share_only_the_one_at_which_they_meet() -> None:
+    plan = planned([stream(1, "a", "b"), stream(2, "a", "c")], *shallow("a", "b", "c"))
+
+    assert plan.shares == [Share(("a",), 20)]
