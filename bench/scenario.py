@@ -18,6 +18,9 @@ from bench.testbed import testbed
 from bench.workload import Site
 from broker.embedded import Source
 
+# The note of a row that only the client in Go could give.
+NO_GO = "not measured: no Go to build the client with"
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

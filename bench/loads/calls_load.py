@@ -5,15 +5,14 @@ within the time measured; CPU time is that of all calls, those of the warm-up to
 lease on a stream that waits for it: so the client takes little of the wait that is measured.
 """
 
-import base64
 import json
 import subprocess
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2, retry_pb2
 
+from bench.go_client import as_base64
 from bench.measurement import Row, tell
 from bench.metering import Meter
 from bench.workload import KIND, MAX_ATTEMPTS, Figure, Task
@@ -56,7 +55,7 @@ def _start_each(task: Task) -> Row:
         task,
         {
             "leasing": task.site.lease_address or task.site.address,
-            "subscribe": _base64(subscription),
+            "subscribe": as_base64(subscription),
             "jobs": task.load.jobs,
         },
     )
@@ -76,14 +75,10 @@ def _run(task: Task, told: dict[str, object]) -> dict[str, float]:
     told |= {
         "address": task.site.address,
         "method": _METHOD,
-        "request": _base64(pb.EnqueueRequest(jobs=[job])),
+        "request": as_base64(pb.EnqueueRequest(jobs=[job])),
     }
     outcome: dict[str, float] = json.loads(subprocess.check_output([task.program, json.dumps(told)]))
     return outcome
-
-
-def _base64(message: Message) -> str:
-    return base64.b64encode(message.SerializeToString()).decode()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """The retry path through gRPC: jobs that fail twice and then succeed, each failure decided by an expression."""
 
 import asyncio
-from collections.abc import Sequence
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2, retry_pb2
 
-from bench.loads.grpc_load import Consumer, Goal, fill, working
+from bench.go_client import as_base64, workers
+from bench.loads.grpc_load import fill
 from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import STREAMS, Figure, Task
+from bench.workload import RESULT, STREAMS, Figure, Task
 
 _ATTEMPTS = 3
 _POLICY = retry_pb2.RetryPolicy(
@@ -23,37 +23,34 @@ _POLICY = retry_pb2.RetryPolicy(
 _FAILURE = job_pb2.Failure(message="fails twice", type="bench.flaky", status_code=503)
 
 
-class FlakyConsumer(Consumer):
-    """One lease stream that fails every attempt but a job's last."""
-
-    async def report(self, leases: Sequence[job_pb2.Lease]) -> None:
-        """Says what became of leases that were delivered together."""
-        early = [lease for lease in leases if lease.attempt < _ATTEMPTS]
-        last = [lease for lease in leases if lease.attempt == _ATTEMPTS]
-        if early:
-            attempts = [pb.FailedAttempt(lease_token=lease.lease_token, failure=_FAILURE) for lease in early]
-            answer = await self.stub.Fail(pb.FailRequest(attempts=attempts))
-            assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
-        if last:
-            await super().report(last)
+async def enqueue(task: Task) -> None:
+    """All jobs of the load."""
+    async with grpc.aio.insecure_channel(task.site.address) as channel:
+        await fill(channel, task.queue, task.load, _POLICY)
 
 
-async def measure(task: Task) -> list[Row]:
+def measure(task: Task) -> list[Row]:
     """Attempts per second from the first lease of waiting jobs to the last completion; CPU time is that of one attempt."""
     load = task.load
-    async with grpc.aio.insecure_channel(task.site.address) as channel:
-        await fill(channel, task.queue, load, _POLICY)
-        goal = Goal(load.jobs)
-        consumers = [
-            FlakyConsumer(channel, [task.queue], load.credits, f"bench-{number}", goal)
+    asyncio.run(enqueue(task))
+    meter = Meter(task.site)
+    with workers(
+        task.program,
+        task.site.address,
+        subscriptions=[
+            as_base64(pb.LeaseRequest(queues=[task.queue], credits=load.credits, worker_id=f"bench-{number}"))
             for number in range(STREAMS)
-        ]
-        meter = Meter(task.site)
-        async with working(consumers, goal):
-            await goal.reached
-            values = meter.stop(load.jobs * _ATTEMPTS)
+        ],
+        jobs=load.jobs,
+        result=RESULT,
+        fail_until=_ATTEMPTS,
+        failure=as_base64(_FAILURE),
+    ) as client:
+        client.begin()
+        client.end()
+        values = meter.stop(load.jobs * _ATTEMPTS)
     return [Row(Figure.RETRY_PATH, "reprise", load.setting, values)]
 
 
 if __name__ == "__main__":
-    tell(asyncio.run(measure(Task.from_command_line())))
+    tell(measure(Task.from_command_line()))

@@ -6,7 +6,8 @@ Each job is enqueued by a client of its own, and leased by one that waits for it
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import grpc
@@ -15,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
 
+from bench.go_client import as_base64, workers
 from bench.measurement import Row, tell
 from bench.report.medians import percentiles
 from bench.workload import KIND, RESULT, Figure, Load, Task
@@ -31,19 +33,41 @@ _HEAD_START_SECONDS = 2.0  # of the first scheduled job, so that all are enqueue
 class Client:
     """One program that enqueues jobs and takes leases, maybe at another broker."""
 
-    def __init__(self, enqueuing: grpc.aio.Channel, leasing: grpc.aio.Channel, queue: str) -> None:
+    def __init__(
+        self, enqueuing: grpc.aio.Channel, leasing: grpc.aio.Channel, queue: str, task: Task
+    ) -> None:
         self._enqueuing = broker_service_pb2_grpc.BrokerServiceStub(enqueuing)
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(leasing)
         self._queue = queue
+        self._task = task
         self._call = self._stub.Lease(None)
 
     async def subscribe(self, credit: int) -> None:
         """Opens the lease stream; as many leases may come."""
         await self._call.write(pb.LeaseRequest(queues=[self._queue], credits=credit, worker_id="bench-waits"))
 
-    async def allow(self, credit: int) -> None:
-        """As many more leases may come."""
-        await self._call.write(pb.LeaseRequest(credits=credit))
+    @asynccontextmanager
+    async def watching(self, jobs: int) -> AsyncIterator[Callable[[], Awaitable[Mapping[int, float]]]]:
+        """Lets as many leases come from now on, and gives what waits for them: when each job came. They are completed.
+
+        They come to the client in Go where there is one, so that little of their wait is this program's.
+        """
+        if not self._task.program:
+            await self._call.write(pb.LeaseRequest(queues=[self._queue], credits=jobs))
+            yield lambda: self._take(jobs)
+            return
+        request = pb.LeaseRequest(queues=[self._queue], credits=jobs, worker_id="bench-waits")
+        site = self._task.site
+        with workers(
+            self._task.program,
+            site.lease_address or site.address,
+            subscriptions=[as_base64(request)],
+            jobs=jobs,
+            result=RESULT,
+            arrivals=True,
+        ) as client:
+            client.begin()
+            yield lambda: asyncio.to_thread(lambda: client.end().arrived_at)
 
     def job(self, input_json: str, **more: retry_pb2.RetryPolicy | Timestamp) -> job_pb2.NewJob:
         """A job for this client's queue."""
@@ -80,16 +104,21 @@ class Client:
             for lease, failed in zip(leases, answer.results, strict=True)
         }
 
-    async def lateness(self, due_at: Mapping[int, float]) -> list[float]:
-        """Completes jobs as they come; milliseconds that each came after it was due."""
-        waits: list[float] = []
+    async def _take(self, jobs: int) -> Mapping[int, float]:
+        arrived_at: dict[int, float] = {}
         async with asyncio.TaskGroup() as finishing:
-            while len(waits) < len(due_at):
-                leases, arrived_at = await self.leases()
-                waits += [(arrived_at - due_at[lease.job_id]) * 1000 for lease in leases]
+            while len(arrived_at) < jobs:
+                leases, at = await self.leases()
+                arrived_at |= dict.fromkeys((lease.job_id for lease in leases), at)
                 finishing.create_task(self.complete(leases))
-        assert min(waits) >= 0, "a job came early"
-        return waits
+        return arrived_at
+
+
+def lateness(due_at: Mapping[int, float], arrived_at: Mapping[int, float]) -> list[float]:
+    """Milliseconds that each job came after it was due."""
+    waits = [(arrived_at[job_id] - due) * 1000 for job_id, due in due_at.items()]
+    assert min(waits) >= 0, "a job came early"
+    return waits
 
 
 async def enqueue_to_start(client: Client, load: Load, per_second: int) -> list[float]:
@@ -120,26 +149,26 @@ async def retry_lateness(client: Client, load: Load, per_second: int) -> list[fl
     first: list[job_pb2.Lease] = []
     while len(first) < load.jobs:
         first += (await client.leases())[0]
-    await client.allow(load.jobs)
-    due_at: dict[int, float] = {}
-    for start in range(0, load.jobs, _CALL_JOBS):
-        due_at |= await client.fail(first[start : start + _CALL_JOBS])
-    return await client.lateness(due_at)
+    async with client.watching(load.jobs) as arrivals:
+        due_at: dict[int, float] = {}
+        for start in range(0, load.jobs, _CALL_JOBS):
+            due_at |= await client.fail(first[start : start + _CALL_JOBS])
+        return lateness(due_at, await arrivals())
 
 
 async def scheduled_lateness(client: Client, load: Load, per_second: int) -> list[float]:
     """From the instant that a job was scheduled for to its lease in the client's hands."""
-    await client.subscribe(load.jobs)
-    begin = time.time() + _HEAD_START_SECONDS
-    instants = [begin + random.uniform(0, load.jobs / per_second) for _ in range(load.jobs)]
-    jobs = []
-    for at in instants:
-        run_at = Timestamp()
-        run_at.FromNanoseconds(int(at * 1e6) * 1000)  # the database keeps microseconds
-        jobs.append(client.job(load.input_json, run_at=run_at))
-    ids = await client.enqueue(jobs)
-    due_at = {job_id: job.run_at.ToNanoseconds() / 1e9 for job_id, job in zip(ids, jobs, strict=True)}
-    return await client.lateness(due_at)
+    async with client.watching(load.jobs) as arrivals:
+        begin = time.time() + _HEAD_START_SECONDS
+        jobs = []
+        for _ in range(load.jobs):
+            at = begin + random.uniform(0, load.jobs / per_second)
+            run_at = Timestamp()
+            run_at.FromNanoseconds(int(at * 1e6) * 1000)  # the database keeps microseconds
+            jobs.append(client.job(load.input_json, run_at=run_at))
+        ids = await client.enqueue(jobs)
+        due_at = {job_id: job.run_at.ToNanoseconds() / 1e9 for job_id, job in zip(ids, jobs, strict=True)}
+        return lateness(due_at, await arrivals())
 
 
 _Take = Callable[[Client, Load, int], Coroutine[None, None, list[float]]]
@@ -163,11 +192,10 @@ async def measure(task: Task) -> list[Row]:
         await asyncio.gather(enqueuing.channel_ready(), leasing.channel_ready())
         for figure in task.figures:
             take, per_second = _TAKES[figure]
-            client = Client(enqueuing, leasing, f"{task.queue}-{figure.name}")
+            client = Client(enqueuing, leasing, f"{task.queue}-{figure.name}", task)
             waits = await take(client, task.load, per_second)
-            rows.append(
-                Row(figure, "reprise", "two brokers" if site.lease_address else "", percentiles(waits))
-            )
+            settings = ("two brokers" if site.lease_address else "", "client in Go" if task.program else "")
+            rows.append(Row(figure, "reprise", ", ".join(filter(None, settings)), percentiles(waits)))
     return rows
 
 

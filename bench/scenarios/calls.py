@@ -3,16 +3,15 @@
 `of empty` is the share of the rate that gRPC alone reaches with the same request; what is missing to 1 is the broker's and the database's.
 """
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from bench.go_client import build_client
 from bench.measurement import Measurement, Row
 from bench.report.medians import with_ratios
-from bench.scenario import Stage
+from bench.scenario import NO_GO, Stage
 from bench.testbed import (
     Broker,
     Database,
@@ -24,14 +23,13 @@ from bench.testbed import (
 from bench.workload import Figure, Load, Site, Task
 
 _CONNECTIONS = (16, 128)
-_SOURCE = Path(__file__).parents[1] / "loads" / "calls"
 _ONE, _TWO, _EMPTY = "reprise", "reprise --processes 2", "empty method"
 
 
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Calls per second of one broker process, of two, and of the empty method; nothing where there is no Go."""
     if (program := build_client(stage.tools)) is None:
-        yield Row(Figure.ONE_BY_ONE, _ONE, note="not measured: no Go to build the client with")
+        yield Row(Figure.ONE_BY_ONE, _ONE, note=NO_GO)
         return
     with stage.testbed() as site, ExitStack() as servers:
         database = Database(site.database_url, site.database_pid)
@@ -55,13 +53,3 @@ def _at(site: Site, server: Broker) -> Site:
 def _turn(site: Site, subject: str, callers: int, number: int, program: Path) -> Row:
     task = Task(site, Load(0, 1, callers=callers), f"calls-{callers}-{number}", (), str(program))
     return replace(run_load("bench.loads.calls_load", task)[0], subject=subject)
-
-
-def build_client(tools: Path) -> Path | None:
-    """The client in Go, built into this folder; None where that cannot be done."""
-    program = (tools / "calls").absolute()
-    if shutil.which("go") is None:
-        return None
-    command = ["go", "build", "-o", str(program), "."]
-    built = subprocess.run(command, cwd=_SOURCE, capture_output=True, check=False)
-    return program if built.returncode == 0 else None

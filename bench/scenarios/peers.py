@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import psycopg
 
+from bench.go_client import build_client
 from bench.measurement import Measurement, Row
 from bench.peers.peer import PEERS, NotToBeHad, Peer, PeerTask, run
 from bench.report.medians import with_ratios
-from bench.scenario import Stage
-from bench.scenarios.calls import build_client
+from bench.scenario import NO_GO, Stage
 from bench.testbed import ProcessFailed, run_load
 from bench.workload import PRODUCERS, Figure, Load, Site, Task
 
@@ -48,26 +48,28 @@ def _of_reprise(stage: Stage, site: Site, figure: str, number: int) -> Iterator[
     """The same figure through gRPC."""
     queue = f"peers-{figure.replace(' ', '-')}-{number}"
     load = Load(_JOBS, _BATCH)
+    program = str(build_client(stage.tools) or "")
     match figure:
         case "batches":
             figures = (Figure.ENQUEUE, Figure.BURN_DOWN)
             yield from run_load("bench.loads.grpc_load", Task(site, load, queue, figures))
         case "mixed":
             yield from run_load("bench.loads.grpc_load", Task(site, load, queue, (Figure.MIXED,)))
-        case "retry path":
-            yield from run_load(
-                "bench.loads.retry_load", Task(site, replace(load, jobs=_RETRY_JOBS), queue, ())
+        case "retry path" | "one by one" if not program:
+            yield Row(
+                Figure.RETRY_PATH if figure == "retry path" else Figure.ONE_BY_ONE, "reprise", note=NO_GO
             )
+        case "retry path":
+            retrying = Task(site, replace(load, jobs=_RETRY_JOBS), queue, (), program)
+            yield from run_load("bench.loads.retry_load", retrying)
         case "one by one":
-            if (client := build_client(stage.tools)) is not None:
-                yield from run_load("bench.loads.calls_load", Task(site, Load(0, 1), queue, (), str(client)))
+            yield from run_load("bench.loads.calls_load", Task(site, Load(0, 1), queue, (), program))
         case "start":
-            client = build_client(stage.tools)
-            module = "bench.loads.waits_load" if client is None else "bench.loads.calls_load"
-            task = Task(site, Load(_WAITS), queue, (Figure.ENQUEUE_TO_START,), str(client or ""))
+            module = "bench.loads.calls_load" if program else "bench.loads.waits_load"
+            task = Task(site, Load(_WAITS), queue, (Figure.ENQUEUE_TO_START,), program)
             yield from run_load(module, task)
         case _:
-            task = Task(site, Load(_WAITS), queue, (Figure.RETRY_LATENESS,))
+            task = Task(site, Load(_WAITS), queue, (Figure.RETRY_LATENESS,), program)
             yield from run_load("bench.loads.waits_load", task)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bench.go_client import build_client
 from bench.measurement import Measurement, Row
 from bench.report.medians import with_ratios
-from bench.scenario import Stage
+from bench.scenario import NO_GO, Stage
 from bench.testbed import run_load
 from bench.workload import Crowd, Figure, Load, Site, Task
 
@@ -23,16 +24,20 @@ _CROWDS = {
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Turn by turn on one database; the first turn does not count, it makes the queues."""
     load = _FULL_LOAD if stage.full else _LOAD
+    if (client := build_client(stage.tools)) is None:
+        yield Row(_FIGURE, "reprise", note=NO_GO)
+        return
+    program = str(client)
     with stage.testbed() as site:
-        _turn(site, _LOAD)
+        _turn(site, program, _LOAD)
         for _ in range(stage.rounds):
-            yield from with_ratios(_turn(site, load), "of_one_queue", (_ONE,))
+            yield from with_ratios(_turn(site, program, load), "of_one_queue", (_ONE,))
 
 
-def _turn(site: Site, load: Load) -> list[Row]:
+def _turn(site: Site, program: str, load: Load) -> list[Row]:
     rows: list[Row] = []
     for subject, crowd in _CROWDS.items():
-        task = Task(site, load, f"of-{crowd.queues}", (Figure.MIXED,), crowd=crowd)
+        task = Task(site, load, f"of-{crowd.queues}", (Figure.MIXED,), program, crowd)
         measured = run_load("bench.loads.crowd_load", task)
         rows += [replace(row, figure=_FIGURE, subject=subject) for row in measured]
     return rows

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
+from bench.go_client import build_client
 from bench.measurement import Measurement
 from bench.scenario import Stage
-from bench.scenarios.calls import build_client
 from bench.testbed import Database, run_load, running_broker
 from bench.workload import Figure, Load, Site, Task
 
@@ -27,31 +26,32 @@ _BUSY = (Figure.RETRY_LATENESS_BUSY, Figure.SCHEDULED_LATENESS_BUSY)
 
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Every figure through gRPC, and what the two statements take that lie between enqueue and lease where a job has to wait; at length
-    also between two brokers. The start also by a client in Go, which takes less of the wait for itself, where there is one.
+    also between two brokers. By a client in Go, which takes less of the wait for itself, where there is one; the start in Python too.
     """
-    client = build_client(stage.tools)
+    program = str(build_client(stage.tools) or "")
     with stage.testbed() as site:
         for number in range(stage.rounds):
-            if client is not None:
-                yield from run_load(_GO, _task(site, Figure.ENQUEUE_TO_START, f"go-{number}", str(client)))
+            if program:
+                yield from run_load(_GO, _task(site, Figure.ENQUEUE_TO_START, f"go-{number}", program))
             for module, figure in _FULL if stage.full else _QUICK:
-                yield from run_load(module, _task(site, figure, f"{module.rpartition('.')[2]}-{number}"))
+                told = "" if figure is Figure.ENQUEUE_TO_START else program
+                yield from run_load(
+                    module, _task(site, figure, f"{module.rpartition('.')[2]}-{number}", told)
+                )
         if stage.full:
-            yield from _between_two_brokers(stage, site, client)
+            yield from _between_two_brokers(stage, site, program)
 
 
-def _between_two_brokers(stage: Stage, site: Site, client: Path | None) -> Iterator[Measurement]:
+def _between_two_brokers(stage: Stage, site: Site, program: str) -> Iterator[Measurement]:
     """Enqueued at the one, leased at the other."""
     database = Database(site.database_url, site.database_pid)
     with running_broker(database, stage.folder / "broker-2.log") as other:
         both = replace(site, lease_address=other.address)
         for number in range(stage.rounds):
-            if client is not None:
-                yield from run_load(
-                    _GO, _task(both, Figure.ENQUEUE_TO_START, f"go-two-{number}", str(client))
-                )
-            for figure in (Figure.ENQUEUE_TO_START, Figure.SCHEDULED_LATENESS):
-                yield from run_load(_WAITS, _task(both, figure, f"two-{number}"))
+            if program:
+                yield from run_load(_GO, _task(both, Figure.ENQUEUE_TO_START, f"go-two-{number}", program))
+            yield from run_load(_WAITS, _task(both, Figure.ENQUEUE_TO_START, f"two-{number}"))
+            yield from run_load(_WAITS, _task(both, Figure.SCHEDULED_LATENESS, f"two-{number}", program))
 
 
 def _task(site: Site, figure: Figure, queue: str, program: str = "") -> Task:

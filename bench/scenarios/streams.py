@@ -8,9 +8,10 @@ other's credits.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bench.go_client import build_client
 from bench.measurement import Measurement, Row
 from bench.report.medians import with_ratios
-from bench.scenario import Stage
+from bench.scenario import NO_GO, Stage
 from bench.testbed import run_load
 from bench.workload import Crowd, Figure, Load, Site, Task
 
@@ -30,19 +31,23 @@ _CROWDS = {
 def measure(stage: Stage) -> Iterator[Measurement]:
     """All turn by turn on one database; first a round that does not count."""
     load = _FULL_LOAD if stage.full else _LOAD
+    if (client := build_client(stage.tools)) is None:
+        yield Row(_FIGURE, "reprise", note=NO_GO)
+        return
+    program = str(client)
     with stage.testbed() as site:
-        _turn(site, _WARM_UP, "warm-up")
+        _turn(site, program, _WARM_UP, "warm-up")
         for number in range(stage.rounds):
-            yield from with_ratios(_turn(site, load, f"mixed-{number}"), "of_20_alone", (_ALONE,))
+            yield from with_ratios(_turn(site, program, load, f"mixed-{number}"), "of_20_alone", (_ALONE,))
             task = Task(site, load, f"fair-{number}", (Figure.SMALL_BESIDE_BIG,))
             yield from run_load("bench.loads.crowd_load", task)
 
 
-def _turn(site: Site, load: Load, queue: str) -> list[Row]:
+def _turn(site: Site, program: str, load: Load, queue: str) -> list[Row]:
     """Each crowd in a queue of its own."""
     rows: list[Row] = []
     for subject, crowd in _CROWDS.items():
-        task = Task(site, load, f"{queue}-{crowd.busy}-{crowd.idle}", (Figure.MIXED,), crowd=crowd)
+        task = Task(site, load, f"{queue}-{crowd.busy}-{crowd.idle}", (Figure.MIXED,), program, crowd)
         measured = run_load("bench.loads.crowd_load", task)
         rows += [replace(row, figure=_FIGURE, subject=subject) for row in measured]
     return rows

@@ -1,5 +1,5 @@
-// Calls drives a gRPC server with one job per call, and prints what it got as JSON: from many connections as fast as it can, or one at
-// a time to a lease stream that waits for it.
+// The client drives a gRPC server and prints what it got as JSON: one job per call, from many connections as fast as it can, or one at a
+// time to a lease stream that waits for it; or many lease streams at work.
 //
 // It costs little, as it shares the machine with what it measures: requests are bytes that were built once, answers are read only as far as
 // needed. It knows no generated code.
@@ -33,9 +33,10 @@ type Task struct {
 	Connections int     `json:"connections"` // each has one call under way at a time
 	WarmUp      float64 `json:"warm_up_seconds"`
 	Seconds     float64 `json:"seconds"`
+	Work        *Work   `json:"work"` // many lease streams, instead of calls
 }
 
-// Outcome is what it prints.
+// Outcome is what it prints of calls.
 type Outcome struct {
 	Calls     int     `json:"calls"` // ended within Seconds
 	Total     int     `json:"total"` // the warm-up's too
@@ -64,16 +65,23 @@ func main() {
 		fail(err)
 	}
 	encoding.RegisterCodecV2(rawCodec{})
-	measure := callAll
-	if task.Leasing != "" {
-		measure = startEach
-	}
 	outcome, err := measure(task)
 	if err != nil {
 		fail(err)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(outcome); err != nil {
 		fail(err)
+	}
+}
+
+func measure(task Task) (any, error) {
+	switch {
+	case task.Work != nil:
+		return workAll(task)
+	case task.Leasing != "":
+		return startEach(task)
+	default:
+		return callAll(task)
 	}
 }
 
