@@ -49,8 +49,7 @@ class Workers:
 
     def begin(self) -> None:
         """Lets its producers enqueue."""
-        _pipe(self._process.stdin).write("go\n")
-        _pipe(self._process.stdin).flush()
+        _say(self._process, "go")
 
     def end(self) -> Worked:
         """Waits until all jobs are done. Raises RuntimeError when the client has failed."""
@@ -65,16 +64,21 @@ class Workers:
 @contextmanager
 def workers(program: str, address: str, **work: object) -> Iterator[Workers]:
     """A client with the fields of `Work` in work.go, from the moment that its streams are open; ended with the block."""
-    command = [program, json.dumps({"address": address, "work": work})]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
+            _say(process, json.dumps({"address": address, "work": work}))
             if not _pipe(process.stdout).readline():
                 raise RuntimeError(f"the client has failed: {_pipe(process.stderr).read()}")
             yield Workers(process)
         finally:
             process.kill()
+
+
+def _say(process: subprocess.Popen[str], line: str) -> None:
+    _pipe(process.stdin).write(f"{line}\n")
+    _pipe(process.stdin).flush()
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

@@ -77,7 +77,9 @@ def _run(task: Task, told: dict[str, object]) -> dict[str, float]:
         "method": _METHOD,
         "request": as_base64(pb.EnqueueRequest(jobs=[job])),
     }
-    outcome: dict[str, float] = json.loads(subprocess.check_output([task.program, json.dumps(told)]))
+    outcome: dict[str, float] = json.loads(
+        subprocess.check_output([task.program], input=f"{json.dumps(told)}\n", text=True)
+    )
     return outcome
 
 

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -22,7 +23,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Task is what the program is told on its command line.
+// Task is what the program is told, a line of JSON.
 type Task struct {
 	Address     string  `json:"address"`
 	Leasing     string  `json:"leasing"`     // the address of the lease stream; none: calls as fast as it can
@@ -59,9 +60,15 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, message any) error {
 	return nil
 }
 
+var input = bufio.NewReader(os.Stdin)
+
 func main() {
 	var task Task
-	if err := json.Unmarshal([]byte(os.Args[1]), &task); err != nil {
+	told, err := input.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(told, &task)
+	}
+	if err != nil {
 		fail(err)
 	}
 	encoding.RegisterCodecV2(rawCodec{})

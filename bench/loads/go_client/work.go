@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,7 +52,7 @@ func workAll(task Task) (*Worked, error) {
 		}
 	}
 	fmt.Println("ready")
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+	if _, err := input.ReadString('\n'); err != nil {
 		return nil, err
 	}
 	for _, requests := range task.Work.Producers {
