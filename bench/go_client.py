@@ -35,9 +35,12 @@ def as_base64(message: Message) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What its lease streams did: jobs completed by stream, and the instant (seconds since 1970) at which each job last came."""
+    """What its lease streams did: jobs completed by stream, messages that brought leases, and when (in seconds since 1970) each job
+    came last.
+    """
 
     completed: Sequence[int]
+    messages: int
     arrived_at: Mapping[int, float]
 
 
@@ -58,7 +61,9 @@ class Workers:
             raise RuntimeError(f"the client has failed: {_pipe(self._process.stderr).read()}")
         outcome = json.loads(told)
         arrivals = outcome["arrivals"] or ()
-        return Worked(outcome["completed"], {job_id: at / 1e9 for job_id, at in arrivals})
+        return Worked(
+            outcome["completed"], outcome["messages"], {job_id: at / 1e9 for job_id, at in arrivals}
+        )
 
 
 @contextmanager

@@ -66,8 +66,10 @@ def mixed(task: Task, crowd: Crowd) -> Row:
         time.sleep(_SETTLING_SECONDS)
         meter = Meter(task.site)
         client.begin()
-        completed = client.end().completed[: crowd.busy]
+        worked = client.end()
         values = meter.stop(load.jobs)
+    completed = worked.completed[: crowd.busy]
+    values["leases_per_message"] = load.jobs / worked.messages
     values["median_of_least"] = median(completed) / max(1, min(completed))
     return Row(Figure.MIXED, "reprise", load.setting, values)
 

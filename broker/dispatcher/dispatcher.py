@@ -259,16 +259,16 @@ class Dispatcher:
             missing = share.quota
             for queue in share.queues:
                 missing -= counts[queue]
-                self._landed(planned[queue], given=counts[queue], exhausted=missing > 0)
+                self._landed(planned[queue], exhausted=missing > 0, filled=counts[queue] == share.quota)
 
-    def _landed(self, lanes: QueueLanes, *, given: int, exhausted: bool) -> None:
-        """A lease statement that took so many jobs of a queue is back; `exhausted`: as many as there were."""
+    def _landed(self, lanes: QueueLanes, *, exhausted: bool, filled: bool) -> None:
+        """A lease statement is back; `exhausted`: it took all that the queue had, `filled`: a whole share from this queue."""
         for floor in lanes.floors.values():
             floor.landed(exhausted=exhausted, settled=self._lookout.settled)
         if not exhausted:
             lanes.may_have_jobs = True
-        if exhausted or given:
-            lanes.was_exhausted = exhausted
+        if exhausted or filled:
+            lanes.filled_a_share = filled
 
     def _leases_per_statement(self) -> int:
         """As many as fit by what bodies weighed lately, at least one."""

@@ -82,7 +82,7 @@ class QueueLanes:
     may_have_jobs: bool = True
     explored: bool = False  # priorities were looked for in the database
     in_flight: bool = False
-    was_exhausted: bool = False  # the last lease statement that could tell took all that there was
+    filled_a_share: bool = False  # alone, the last time that could be told: more may lie here than is taken
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
     rewound_at: float = 0.0  # on the loop's clock: when it was last read from its head

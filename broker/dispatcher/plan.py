@@ -84,7 +84,7 @@ def _queues_behind(
 ) -> list[str]:
     """Where those who share `head` take the rest of their quota: the next queues of all of them, at most `most`.
 
-    None lies behind a queue that lately had more than was taken, nor behind one that others take from.
+    None lies behind a queue that lately filled a share alone, nor behind one that others take from.
     """
     order = sharing[0].queues
     if any(stream.queues != order for stream in sharing):
@@ -92,7 +92,7 @@ def _queues_behind(
     behind: list[str] = []
     last = head
     for name in order[order.index(head) + 1 :]:
-        if len(behind) >= most or not queues[last].was_exhausted:
+        if len(behind) >= most or queues[last].filled_a_share:
             break
         if not queues[name].may_give:
             continue

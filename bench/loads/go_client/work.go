@@ -32,6 +32,7 @@ type Work struct {
 // Worked is what it prints of them.
 type Worked struct {
 	Completed []int64    `json:"completed"` // jobs, by stream
+	Messages  int64      `json:"messages"`  // with leases
 	Arrivals  [][2]int64 `json:"arrivals"`  // job, and the instant in nanoseconds since 1970
 }
 
@@ -66,6 +67,7 @@ func workAll(task Task) (*Worked, error) {
 	worked := &Worked{Completed: make([]int64, len(workers))}
 	for number, worker := range workers {
 		worked.Completed[number] = worker.completed.Load()
+		worked.Messages += worker.messages.Load()
 		worker.lock.Lock()
 		worked.Arrivals = append(worked.Arrivals, worker.arrivals...)
 		worker.lock.Unlock()
@@ -118,6 +120,7 @@ type worker struct {
 	connection *grpc.ClientConn
 	stream     grpc.ClientStream
 	completed  atomic.Int64
+	messages   atomic.Int64
 	lock       sync.Mutex // of writes to the stream, and of arrivals
 	arrivals   [][2]int64
 }
@@ -155,6 +158,7 @@ func (worker *worker) run(ctx context.Context) {
 			return
 		}
 		if len(leases) > 0 { // without any it is a sign of life
+			worker.messages.Add(1)
 			go worker.finish(ctx, leases, at)
 		}
 	}

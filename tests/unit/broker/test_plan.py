@@ -11,14 +11,14 @@ def stream(number: int, *queues: str, credit: int = 10) -> LeaseStream:
     return LeaseStream(number, f"worker-{number}", queues, 30.0, credits=credit)
 
 
-def queue(name: str, *priorities: int, jobs: bool = True, exhausted: bool = False) -> QueueLanes:
+def queue(name: str, *priorities: int, jobs: bool = True, deep: bool = False) -> QueueLanes:
     floors = {priority: Floor(priority + 1000) for priority in priorities}
-    return QueueLanes(name, floors, may_have_jobs=jobs, was_exhausted=exhausted)
+    return QueueLanes(name, floors, may_have_jobs=jobs, filled_a_share=deep)
 
 
 def shallow(*names: str) -> list[QueueLanes]:
-    """Queues that lately had fewer jobs than were wanted."""
-    return [queue(name, 0, exhausted=True) for name in names]
+    """Queues that lately did not fill a share."""
+    return [queue(name, 0) for name in names]
 
 
 def plan_for(streams: list[LeaseStream], *queues: QueueLanes) -> Plan | None:
@@ -46,7 +46,7 @@ def test_nothing_is_planned_while_no_lane_is_known() -> None:
 def test_a_stream_waits_at_the_first_of_its_queues_that_may_have_jobs() -> None:
     plan = planned([stream(1, "a", "b", "c")], queue("a", 0, jobs=False), queue("b", 0), queue("c", 0))
 
-    assert [share.queues for share in plan.shares] == [("b",)]
+    assert plan.shares == [Share(("b", "c"), 10)]
 
 
 def test_every_known_priority_of_a_queue_is_looked_at_from_behind_its_floor() -> None:
@@ -130,8 +130,8 @@ def test_a_stream_takes_from_the_next_of_its_queues_what_the_first_may_lack() ->
     ]
 
 
-def test_a_queue_that_had_more_than_was_taken_is_the_last_of_its_share() -> None:
-    plan = planned([stream(1, "a", "deep", "c")], *shallow("a", "c"), queue("deep", 0))
+def test_a_queue_that_filled_a_share_alone_is_the_last_of_the_next_one() -> None:
+    plan = planned([stream(1, "a", "deep", "c")], *shallow("a", "c"), queue("deep", 0, deep=True))
 
     assert plan.shares == [Share(("a", "deep"), 10)]
 
