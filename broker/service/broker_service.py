@@ -59,14 +59,11 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         return response
 
     @reports_stream_errors
-    async def Lease(
+    def Lease(
         self, requests: AsyncIterator[pb.LeaseRequest], context: _Context
     ) -> AsyncGenerator[pb.LeaseResponse, None]:
         """Leases, as they become available and as the client has credits."""
-        async for response in serve_stream(
-            requests, context.peer(), self._dispatcher, self._codec, self._closing
-        ):
-            yield response
+        return serve_stream(requests, context.peer(), self._dispatcher, self._codec, self._closing)
 
     @reports_errors
     async def Extend(self, request: pb.ExtendRequest, context: _Context) -> pb.ExtendResponse:

@@ -6,10 +6,10 @@ goes to our log, nothing to the caller.
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, message
@@ -67,23 +67,6 @@ def status_of(error: RepriseError) -> status_pb2.Status:
     )
 
 
-@asynccontextmanager
-async def errors_reported(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Ends the call with the status of whatever is raised inside; cancellation and aborted calls pass."""
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except RepriseError as error:
-        if _code_of(type(error)) == code_pb2.INTERNAL:
-            _log.exception("call failed")
-        status = rpc_status.to_status(status_of(error))
-        await context.abort_with_status(status)  # type: ignore[attr-defined] # grpc-stubs lacks it
-    except Exception:
-        _log.exception("call failed")
-        await context.abort(grpc.StatusCode.INTERNAL, "internal error; the broker's log says more")
-
-
 def reports_errors(
     method: Callable[[_Self, Any, Any], Coroutine[Any, Any, _Answer]],
 ) -> Callable[[_Self, Any, Any], Coroutine[Any, Any, _Answer]]:
@@ -91,9 +74,10 @@ def reports_errors(
 
     @wraps(method)
     async def reporting(self: _Self, request: Any, context: Any) -> _Answer:
-        async with errors_reported(context):
+        try:
             return await method(self, request, context)
-        raise AssertionError("an aborted call returns nothing")
+        except Exception as error:
+            await _abort(context, error)
 
     return reporting
 
@@ -101,15 +85,32 @@ def reports_errors(
 def reports_stream_errors(
     method: Callable[[_Self, Any, Any], AsyncGenerator[_Answer, None]],
 ) -> Callable[[_Self, Any, Any], AsyncGenerator[_Answer, None]]:
-    """Like `reports_errors`, for a method that is an asynchronous generator of responses."""
+    """Like `reports_errors`, for a method that gives an asynchronous generator of responses."""
 
     @wraps(method)
     async def reporting(self: _Self, request: Any, context: Any) -> AsyncGenerator[_Answer, None]:
-        async with errors_reported(context), aclosing(method(self, request, context)) as answers:
-            async for answer in answers:
-                yield answer
+        try:
+            async with aclosing(method(self, request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        except Exception as error:
+            await _abort(context, error)
 
     return reporting
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
+    """Ends the call with the status of `error`, to be called while it is handled; a call that was aborted stays so."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, RepriseError):
+        _log.exception("call failed")
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error; the broker's log says more")
+    if _code_of(type(error)) == code_pb2.INTERNAL:
+        _log.exception("call failed")
+    status = rpc_status.to_status(status_of(error))
+    await context.abort_with_status(status)  # type: ignore[attr-defined] # grpc-stubs lacks it
+    raise AssertionError("an aborted call goes no further")
 
 
 def _code_of(error: type[RepriseError]) -> int:
