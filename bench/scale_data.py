@@ -44,32 +44,29 @@ SELECT pg_temp.job_at(n, 0, %(base)s, %(step)s),
 FROM generate_series(%(first)s::int8, %(last)s::int8) n
 """
 
-# At one instant one job is enqueued, one from 40 before starts, and one from 80 before ends.
+# At one instant one job is enqueued, one from 40 before starts, and one from 80 before ends. What ends an attempt tells its start.
 _EVENTS = """
 WITH past AS (
-  SELECT n, place, m, pg_temp.job_at(m, 0, %(base)s, %(step)s) AS job_id
-  FROM generate_series(%(first)s::int8, %(last)s::int8 + 80) n
-  CROSS JOIN LATERAL (VALUES (1, n), (2, n - 40), (3, n - 80)) v(place, m)
-  WHERE m BETWEEN %(first)s AND %(last)s
+  SELECT m, pg_temp.job_at(m, 0, %(base)s, %(step)s) AS job_id FROM generate_series(%(first)s::int8, %(last)s::int8) m
 )
-INSERT INTO noetl.event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail)
-SELECT pg_temp.event_of(job_id, place, (place - 1) * 40 * %(step)s + e.number), job_id,
-  CASE WHEN m %% 100 = 0 THEN pg_temp.job_at(m / 500 * 500, 0, %(base)s, %(step)s) - 1 END, e.lease_id, e.kind, e.attempt,
-  CASE WHEN e.kind = 2 THEN 3 END, CASE WHEN m %% 100 = 0 THEN 'step-' || m %% 500 / 100 END,
-  CASE WHEN e.kind = 2 THEN 'worker-' || m %% 50 END,
+INSERT INTO noetl.event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
+SELECT pg_temp.event_of(job_id, 3, 80 * %(step)s + e.number), job_id,
+  CASE WHEN m %% 100 = 0 THEN pg_temp.job_at(m / 500 * 500, 0, %(base)s, %(step)s) - 1 END, s.started_id, e.kind, e.attempt, 3,
+  CASE WHEN m %% 100 = 0 THEN 'step-' || m %% 500 / 100 END, CASE WHEN e.kind IN (3, 4) THEN 'worker-' || m %% 50 END,
   CASE e.kind WHEN 3 THEN '{"ok":true}'
     WHEN 4 THEN '{"attempt":1,"error":"no answer","error_type":"Error' || m %% 3000 / 1000 || '"}'
     WHEN 5 THEN '{"attempt":1,"max_attempts":3,"reason":"any_failure"}'
-    WHEN 6 THEN '{"attempt":1,"max_attempts":3,"reason":"stop_when"}' END
+    WHEN 6 THEN '{"attempt":1,"max_attempts":3,"reason":"stop_when"}' END,
+  CASE WHEN e.kind IN (3, 4) THEN s.started_id END
 FROM past CROSS JOIN LATERAL (
-  SELECT 1 AS kind, 0 AS attempt, 0 AS number, NULL::int8 AS lease_id WHERE place = 1
-  UNION ALL SELECT 2, 1, 0, NULL WHERE place = 2
-  UNION ALL SELECT 3, 1, 0, job_id + 1 WHERE place = 3 AND m %% 500 NOT IN (250, 251)
-  UNION ALL SELECT kind, attempt, number, CASE WHEN kind <> 2 THEN job_id + attempt END
-    FROM (VALUES (4, 1, 0), (5, 1, 1), (2, 2, 2), (3, 2, 3)) retried(kind, attempt, number) WHERE place = 3 AND m %% 500 = 251
-  UNION ALL SELECT kind, 1, number, job_id + 1
-    FROM (VALUES (4, 0), (6, 1)) dead(kind, number) WHERE place = 3 AND m %% 500 = 250
-) e
+  SELECT 3 AS kind, 1 AS attempt, 0 AS number WHERE m %% 500 NOT IN (250, 251)
+  UNION ALL SELECT kind, attempt, number FROM (VALUES (4, 1, 0), (5, 1, 1), (3, 2, 3)) retried(kind, attempt, number) WHERE m %% 500 = 251
+  UNION ALL SELECT kind, 1, number FROM (VALUES (4, 0), (6, 1)) dead(kind, number) WHERE m %% 500 = 250
+) e CROSS JOIN LATERAL (
+  SELECT CASE e.attempt WHEN 1 THEN pg_temp.event_of(job_id, 2, 40 * %(step)s)
+    ELSE pg_temp.event_of(job_id, 3, 80 * %(step)s + 2) END AS started_id
+) s
+ORDER BY 1
 """
 
 _EXECUTIONS = """
@@ -100,9 +97,6 @@ WITH put AS MATERIALIZED (
 body AS (
   INSERT INTO noetl.job (job_id, priority, max_attempts, queue, kind, input)
   SELECT job_id, 0, 3, queue, 'kind-9', '{{"payload":"' || repeat('x', 186) || '"}}' FROM put
-),
-logged AS (
-  INSERT INTO noetl.event_log (event_id, job_id, kind, attempt) SELECT pg_temp.event_of(job_id, 0, 0), job_id, 1, 0 FROM put
 )
 """
 _WAITING = (

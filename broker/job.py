@@ -14,11 +14,11 @@ class NewJob(NamedTuple):
     queue: str
     kind: str
     input: str
-    idempotency_key: str | None = None
-    traceparent: str | None = None
     priority: int = 0
     policy: str | None = None  # canonical JSON of its RetryPolicy; None: one attempt
     max_attempts: int = 1
+    idempotency_key: str | None = None
+    traceparent: str | None = None
     delay_seconds: float | None = None  # None and no run_at: at once
     run_at: datetime | None = None
     dependency: str | None = None
@@ -54,7 +54,6 @@ class Grant(NamedTuple):
     kind: str
     attempt: int
     max_attempts: int
-    lease_seconds: float
     expires_at: datetime
     execution_id: int | None
     step: str | None

@@ -5,7 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
+from math import inf
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
@@ -299,7 +300,7 @@ class Dispatcher:
         if granted:
             latest = sum(len(lease.input) for lease in granted) / len(granted)
             self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
-            self._signals.leased_for(min(lease.lease_seconds for lease in granted))
+            self._signals.leased_for(_shortest(granted, (self._streams.get(number) for number in shares)))
             executions = {lease.execution_id for lease in granted if lease.execution_id is not None}
             self._signals.execution_changed(executions)
 
@@ -319,6 +320,18 @@ class Dispatcher:
             _log.warning(
                 "undelivered leases could not be given back count=%d error=%r", len(leases), str(error)
             )
+
+
+def _shortest(granted: Iterable[Grant], streams: Iterable[LeaseStream | None]) -> float:
+    """Seconds until the first of these leases may expire; those of a stream that is over are given back."""
+    timeouts = {lease.attempt_timeout_seconds for lease in granted}
+    return min(
+        chain(
+            (seconds for seconds in timeouts if seconds is not None),
+            (stream.lease_seconds for stream in streams if stream is not None),
+        ),
+        default=inf,
+    )
 
 
 def _per_stream(slots: Iterable[int | None]) -> dict[int, int]:

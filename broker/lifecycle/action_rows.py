@@ -54,7 +54,7 @@ def job_of(execution_id: int, action: StartStep | RefuseStep, job_input: str) ->
 
 
 def refusal_events(execution_id: int, job_id: int, max_attempts: int, action: RefuseStep) -> list[StepEvent]:
-    """The events of a step whose job is dead before it ever ran."""
+    """How a step ends whose job is dead before it ever ran."""
     decision = Decision(Verdict.DEAD, Reason.NOT_RENDERED, 0, max_attempts)
     detail = {
         "attempt": 0,
@@ -65,8 +65,6 @@ def refusal_events(execution_id: int, job_id: int, max_attempts: int, action: Re
         "error_type": action.failure.type,
     }
     return [
-        StepEvent(execution_id, EventKind.STEP_STARTED, action.step),
-        StepEvent(execution_id, EventKind.JOB_ENQUEUED, action.step, job_id=job_id),
         StepEvent(execution_id, EventKind.JOB_DEAD, action.step, json_text(detail), job_id, max_attempts),
         StepEvent(execution_id, EventKind.STEP_FAILED, action.step, failure_json(action.failure)),
     ]

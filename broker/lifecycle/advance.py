@@ -24,7 +24,7 @@ from broker.playbook.progress import (
     UnreadResults,
 )
 from broker.policy.decision import Failure
-from broker.store.enqueue import Enqueuer
+from broker.store.enqueue import Enqueuer, Placed
 from broker.store.events import EventKind
 from broker.store.executions import (
     LockedExecution,
@@ -41,6 +41,7 @@ from broker.store.executions import (
 from broker.store.session import Session
 
 # What one execution may take to work out what follows, apart from reading. Its row is locked meanwhile.
+_JOBS_PER_STATEMENT = 1000
 _ADVANCE_SECONDS = 5
 _EXECUTIONS_REMEMBERED = 1000
 _MAX_REASON_CHARACTERS = 1000
@@ -169,6 +170,10 @@ class Advancer:
                     steps.append((execution_id, action.step, 0))
                 case RefuseStep():
                     job = job_of(execution_id, action, value)
+                    # The job's row is the event of its enqueue: the step starts before that.
+                    events.append(StepEvent(execution_id, EventKind.STEP_STARTED, action.step))
+                    await record(self._session, events)
+                    events = []
                     job_id = await add_dead_job(self._session, job)
                     events.extend(refusal_events(execution_id, job_id, job.max_attempts, action))
                     steps.append((execution_id, action.step, job_id))
@@ -190,7 +195,10 @@ class Advancer:
     async def _enqueue(self, jobs: Sequence[NewJob]) -> list[Arrival]:
         if not jobs:
             return []
-        placed = await self._enqueuer.put(jobs, [0] * len(jobs))
+        placed: list[Placed] = []
+        for start in range(0, len(jobs), _JOBS_PER_STATEMENT):
+            portion = jobs[start : start + _JOBS_PER_STATEMENT]
+            placed += await self._enqueuer.put(portion, [0] * len(portion))
         await start_steps(
             self._session,
             [

@@ -117,9 +117,6 @@ def _granted(jobs: Sequence[NewJob], placed: Sequence[Placed], reservation: Rese
     for job, place, stream in zip(jobs, placed, reservation.slots, strict=False):
         if stream is None or place.lease_id is None or place.expires_at is None:
             continue
-        lease_seconds = reservation.takers[stream].lease_seconds
-        if job.attempt_timeout_seconds is not None:
-            lease_seconds = min(lease_seconds, job.attempt_timeout_seconds)
         granted.append(
             Grant(
                 stream=stream,
@@ -135,7 +132,6 @@ def _granted(jobs: Sequence[NewJob], placed: Sequence[Placed], reservation: Rese
                 kind=job.kind,
                 attempt=1,
                 max_attempts=job.max_attempts,
-                lease_seconds=lease_seconds,
                 expires_at=place.expires_at,
                 execution_id=job.execution_id,
                 step=job.step,

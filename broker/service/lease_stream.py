@@ -77,7 +77,7 @@ async def _responses(
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + wait_seconds
     delivered = False
-    writer = LeaseWriter(codec)
+    writer = LeaseWriter(codec, stream.lease_seconds)
     while True:
         for response in _take(stream, writer, codec):
             delivered = True

@@ -9,7 +9,7 @@ from broker.store.session import Session
 _DEAD = """
 dead AS (
   INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, step, detail)
-  SELECT noetl.next_id(), g.job_id, j.execution_id, 6, g.attempts, j.step,
+  SELECT (SELECT base FROM t) + row_number() OVER (), g.job_id, j.execution_id, 6, g.attempts, j.step,
     json_build_object('attempt', g.attempts, 'max_attempts', j.max_attempts, 'reason', 'cancelled', 'message', %b::text)::text
   FROM gone g CROSS JOIN LATERAL (
     SELECT execution_id, step, max_attempts FROM job WHERE job.job_id = g.job_id OFFSET 0) j
@@ -19,7 +19,8 @@ SELECT count(*) FROM gone
 
 _CANCEL_DELAYED = (
     """
-WITH mine AS MATERIALIZED (SELECT job_id FROM job WHERE execution_id = %b::int8),
+WITH t AS MATERIALIZED (SELECT noetl.next_id() AS base),
+mine AS MATERIALIZED (SELECT job_id FROM job WHERE execution_id = %b::int8),
 gone AS (
   DELETE FROM delayed WHERE ctid = ANY(ARRAY(
     SELECT d.place FROM mine CROSS JOIN LATERAL (SELECT ctid AS place FROM delayed WHERE delayed.job_id = mine.job_id OFFSET 0) d))
@@ -31,7 +32,8 @@ gone AS (
 
 _CANCEL_READY = (
     """
-WITH mine AS MATERIALIZED (SELECT job_id, queue, priority FROM job WHERE execution_id = %b::int8),
+WITH t AS MATERIALIZED (SELECT noetl.next_id() AS base),
+mine AS MATERIALIZED (SELECT job_id, queue, priority FROM job WHERE execution_id = %b::int8),
 gone AS (
   DELETE FROM ready WHERE ctid = ANY(ARRAY(
     SELECT r.place FROM mine CROSS JOIN LATERAL (

@@ -4,7 +4,7 @@ Must not check jobs: what comes here fits the tables. Must not choose who takes 
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -15,19 +15,37 @@ from psycopg import errors as pg_errors
 from broker.errors import Unavailable
 from broker.job import NewJob, Taker
 from broker.store.arrays import Float8s, Instants, Int2s, Int4s, Int8s, Texts
-from broker.store.session import Session
+from broker.store.session import Row, Session
 from broker.store.upkeep import ensure_partitions
 
-# Every statement of this file starts with the jobs of the call as rows, each with its new id.
+# Every statement of this file starts with the jobs of the call as rows, each with its new id: `base` and those behind it.
+# A job's row is the record of its enqueue.
 _JOBS = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 x AS MATERIALIZED (
-  SELECT u.*, (SELECT base FROM t) + nextval('noetl.id_seq') AS job_id
-  FROM unnest(%b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::int2[], %b::float8[], %b::timestamptz[],
-      %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[], %b::int8[], %b::text[], %b::int4[], %b::int4[])
-    WITH ORDINALITY u(queue, kind, input, priority, policy_id, max_attempts, delay_seconds, run_at,
-      key, dependency, attempt_timeout_seconds, labels, traceparent, execution_id, step, call, stream, item)
+  SELECT u.*, (SELECT base FROM t) + u.item AS job_id FROM unnest({arrays}) WITH ORDINALITY u({columns}, item)
 ),
+"""
+
+# The columns of NewJob and one more, by their arrays. What the first six do not tell, most jobs do without.
+_PLAIN_COLUMNS = {
+    "queue": "text", "kind": "text", "input": "text", "priority": "int2", "policy_id": "int4", "max_attempts": "int2",
+}  # fmt: skip
+_COLUMNS = _PLAIN_COLUMNS | {
+    "key": "text", "traceparent": "text", "delay_seconds": "float8", "run_at": "timestamptz", "dependency": "text",
+    "attempt_timeout_seconds": "float8", "labels": "text", "execution_id": "int8", "step": "text", "call": "int4", "stream": "int4",
+}  # fmt: skip
+
+# Jobs that have nothing but what all have, of which none is taken at once.
+_PUT_PLAIN = """
+body AS (
+  INSERT INTO job (job_id, policy_id, priority, max_attempts, queue, kind, input)
+  SELECT job_id, policy_id, priority, max_attempts, queue, kind, input FROM x
+),
+available AS (
+  INSERT INTO ready (queue, priority, seq, job_id, attempts, returns) SELECT queue, priority, job_id, job_id, 0, 0 FROM x
+)
+SELECT array_agg(job_id ORDER BY item) FROM x
 """
 
 # Keys, all of which are taken to be new, as most are: one that is not undoes the statement (refuse_race), and it is run as below.
@@ -68,7 +86,7 @@ body AS (
 # Jobs that no stream takes wait: for a worker, or for their time.
 _WAIT = """
 waiting AS MATERIALIZED (
-  SELECT item, job_id, queue, priority, execution_id, step,
+  SELECT item, job_id, queue, priority,
     CASE WHEN run_at > t.now THEN run_at WHEN delay_seconds > 0 THEN t.now + delay_seconds * interval '1 second' END AS due_at
   FROM {jobs} n, t WHERE stream IS NULL
 ),
@@ -85,28 +103,16 @@ scheduled AS (
 # The others are leased as they come in: no row in `ready`, no second statement, and nothing read back that the broker has at hand.
 _TAKE = """
 taken AS MATERIALIZED (
-  SELECT item, job_id, queue, priority, execution_id, step, max_attempts, worker_id, lease_seconds,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS enqueued_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS lease_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS started_id,
+  SELECT item, job_id, queue, priority, max_attempts, worker_id, lease_seconds,
+    (SELECT base FROM t) + (SELECT count(*) FROM x) + item AS lease_id,
     (SELECT now FROM t) + least(lease_seconds, attempt_timeout_seconds) * interval '1 second' AS expires_at,
     (SELECT now FROM t) + attempt_timeout_seconds * interval '1 second' AS timeout_at
   FROM {jobs} n JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
 ),
 leased AS (
-  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue)
-  SELECT lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, 1, 0, queue FROM taken
+  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue, worker_id, max_attempts)
+  SELECT lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, 1, 0, queue, worker_id, max_attempts FROM taken
 ),
-"""
-
-_LOG = "logged AS (INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id) {events}),"
-_WAIT_EVENTS = """
-  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, 1, 0, NULL::int2, step, NULL::text FROM waiting
-"""
-_TAKE_EVENTS = """
-  SELECT event_id, job_id, execution_id, kind, attempt, granted, step, worker
-  FROM taken CROSS JOIN LATERAL (VALUES (enqueued_id, 1, 0, NULL::int2, NULL::text), (started_id, 2, 1, max_attempts, worker_id))
-    e(event_id, kind, attempt, granted, worker)
 """
 
 _WAIT_PLACES = (
@@ -151,24 +157,31 @@ _BY_KEYS = {
 }
 
 
+def _jobs(columns: Mapping[str, str]) -> str:
+    """The jobs of a call as rows of these columns."""
+    return _JOBS.format(
+        arrays=", ".join(f"%b::{array}[]" for array in columns.values()), columns=", ".join(columns)
+    )
+
+
+_PLAIN_STATEMENT = _jobs(_PLAIN_COLUMNS) + _PUT_PLAIN
+
+
 @cache
 def _statement(keys: _Keys, *, wait: bool, take: bool) -> str:
     """Puts jobs in; a part for what none of them needs is left out. `wait`: some are not taken at once; `take`: some are."""
     found, answer = _BY_KEYS[keys]
-    parts = [_JOBS, found, _BODIES]
-    events, places = [], []
+    parts = [_jobs(_COLUMNS), found, _BODIES]
+    places = []
     if wait:
         parts.append(_WAIT)
-        events.append(_WAIT_EVENTS)
         places.append(_WAIT_PLACES)
     if take:
         parts.append(_TAKE)
-        events.append(_TAKE_EVENTS)
         places.append(_TAKE_PLACES)
-    parts += [_LOG, answer]
+    parts.append(answer)
     return "".join(parts).format(
         jobs="n" if keys is _Keys.SOME_USED else "x",
-        events=" UNION ALL ".join(events),
         places=" UNION ALL ".join(places),
     )
 
@@ -195,9 +208,9 @@ class Placed(NamedTuple):
     """
 
     job_id: int
-    due_in_seconds: float | None
-    lease_id: int | None
-    expires_at: datetime | None
+    due_in_seconds: float | None = None
+    lease_id: int | None = None
+    expires_at: datetime | None = None
     created: bool = True
     refused: bool = False  # its call was not put in
     conflicts: bool = False  # because the key of this very job belongs to another one
@@ -222,26 +235,31 @@ class Enqueuer:
         """Places for `jobs`, in order; `calls[i]` numbers the call that job i belongs to: a call is put in whole or not at all.
 
         `slots[i]` is the stream, one of `takers`, that takes job i at once, None where it waits; empty where all wait. No two jobs
-        may have the same queue and key. Inside a transaction of the session it commits with that. Raises Unavailable.
+        may have the same queue and key, and there are at most 2000. Inside a transaction of the session it commits with that.
+        Raises Unavailable.
         """
-        columns = tuple(zip(*jobs, strict=True))
-        queues, kinds, inputs, keys, traceparents, priorities, policies, max_attempts, *others = columns
-        delays, instants, dependencies, timeouts, labels, executions, steps = others
+        queues, kinds, inputs, priorities, policies, max_attempts, *others = zip(*jobs, strict=True)
         await self._know(queues, policies)
-        arguments: tuple[object, ...] = (
+        plain = (
             Texts(queues),
             Texts(kinds),
             Texts(inputs),
             Int2s(priorities),
             Int4s([self._policy_ids.get(policy) for policy in policies]),
             Int2s(max_attempts),
+        )
+        if not takers and all(column.count(None) == len(jobs) for column in others):
+            return [Placed(job_id) for job_id in await self._put_plain(plain)]
+        keys, traceparents, delays, instants, dependencies, timeouts, labels, executions, steps = others
+        arguments: tuple[object, ...] = (
+            *plain,
+            Texts(keys),
+            Texts(traceparents),
             Float8s(delays),
             Instants(instants),
-            Texts(keys),
             Texts(dependencies),
             Float8s(timeouts),
             Texts(labels),
-            Texts(traceparents),
             Int8s(executions),
             Texts(steps),
             Int4s(calls),
@@ -260,17 +278,26 @@ class Enqueuer:
         while True:
             statement = _statement(knowledge, wait=not takers or None in slots, take=bool(takers))
             try:
-                rows = await self._session.rows(statement, arguments)
+                return [Placed(*row) for row in await self._run(statement, arguments)]
             except pg_errors.SerializationFailure:
-                knowledge = (
-                    _Keys.SOME_USED
-                )  # or another broker took one at that very moment; now it can be seen
+                # Or another broker took one at that very moment; now it can be seen.
+                knowledge = _Keys.SOME_USED
+
+    async def _put_plain(self, arguments: Sequence[object]) -> list[int]:
+        """The ids of jobs that all wait for a worker at once, in order."""
+        ((job_ids,),) = await self._run(_PLAIN_STATEMENT, arguments)
+        assert isinstance(job_ids, list)
+        return job_ids
+
+    async def _run(self, statement: str, arguments: Sequence[object]) -> list[Row]:
+        """The rows of a statement, tried again where today's partitions had to be made first."""
+        while True:
+            try:
+                return await self._session.rows(statement, arguments)
             except pg_errors.CheckViolation as error:
                 if self._session.in_transaction:
                     raise Unavailable("the partitions of today are being made") from error
                 await ensure_partitions(self._session, tries=_PARTITION_TRIES)
-            else:
-                return [Placed(*row) for row in rows]
 
     def forget(self) -> None:
         """Looks queues and policies up anew: those that a transaction added are gone when it was rolled back."""

@@ -21,7 +21,7 @@ class EventPage(NamedTuple):
 # Events as noetl.event shows them, one more than the page has, so that its end is known. The last column: the detail still fitted.
 _PAGE = """
 WITH page AS MATERIALIZED (
-  SELECT * FROM event_log WHERE {scope} AND event_id > %(after)s AND (%(kinds)s::int2[] IS NULL OR kind = ANY(%(kinds)s))
+  SELECT * FROM history WHERE {scope} AND event_id > %(after)s AND (%(kinds)s::int2[] IS NULL OR kind = ANY(%(kinds)s))
   ORDER BY event_id LIMIT %(limit)s
 ),
 weighed AS (

@@ -49,7 +49,7 @@ json_build_object('attempt', attempt, 'max_attempts', max_attempts, 'is_retry', 
 _EVENTS = f"""
 SELECT event_id, job_id, execution_id, step, noetl.event_type(kind), attempt, noetl.time_of(event_id), worker_id,
   CASE kind WHEN 2 THEN {STARTED_DETAIL} ELSE detail END
-FROM event_log
+FROM history
 WHERE execution_id = %(id)s AND event_id > %(after)s AND event_id <> ALL(%(known)s::int8[]) ORDER BY event_id LIMIT %(limit)s
 """
 

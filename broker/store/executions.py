@@ -63,14 +63,11 @@ SELECT event_id, detail FROM event_log WHERE execution_id = %b::int8 AND event_i
 """
 
 _RECORD = """
-WITH t AS MATERIALIZED (SELECT noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
-x AS MATERIALIZED (
-  SELECT * FROM unnest(%b::int8[], %b::int8[], %b::int2[], %b::text[], %b::text[], %b::int2[]) WITH ORDINALITY
-    x(execution_id, job_id, kind, step, detail, max_attempts, position)
-)
+WITH t AS MATERIALIZED (SELECT noetl.next_id() AS base)
 INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, step, detail, max_attempts)
-SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, kind, 0, step, detail, max_attempts
-FROM (SELECT * FROM x ORDER BY position) x
+SELECT (SELECT base FROM t) + position, job_id, execution_id, kind, 0, step, detail, max_attempts
+FROM unnest(%b::int8[], %b::int8[], %b::int2[], %b::text[], %b::text[], %b::int2[]) WITH ORDINALITY
+  x(execution_id, job_id, kind, step, detail, max_attempts, position)
 """
 
 # The steps that have started; the key keeps two brokers from starting one twice.
@@ -90,6 +87,10 @@ _END = """
 UPDATE execution SET status = %b::text, finished_at = noetl.clock(), result = %b::text, failed_step = %b::text, failure = %b::text
 WHERE execution_id = %b::int8
 """
+
+
+# One block of ids holds 4096.
+_EVENTS_PER_STATEMENT = 2000
 
 
 class StoredPlaybook(NamedTuple):
@@ -214,19 +215,19 @@ async def details(session: Session, execution_id: int, event_ids: Sequence[int])
 
 async def record(session: Session, events: Sequence[StepEvent]) -> None:
     """Adds events, in order. Raises Unavailable."""
-    if not events:
-        return
-    await session.rows(
-        _RECORD,
-        (
-            [event.execution_id for event in events],
-            [event.job_id for event in events],
-            [int(event.kind) for event in events],
-            [event.step for event in events],
-            [event.detail for event in events],
-            [event.max_attempts for event in events],
-        ),
-    )
+    for start in range(0, len(events), _EVENTS_PER_STATEMENT):
+        portion = events[start : start + _EVENTS_PER_STATEMENT]
+        await session.rows(
+            _RECORD,
+            (
+                [event.execution_id for event in portion],
+                [event.job_id for event in portion],
+                [int(event.kind) for event in portion],
+                [event.step for event in portion],
+                [event.detail for event in portion],
+                [event.max_attempts for event in portion],
+            ),
+        )
 
 
 async def start_steps(session: Session, steps: Sequence[tuple[int, str, int]]) -> None:

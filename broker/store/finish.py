@@ -12,19 +12,22 @@ from broker.job import Arrival
 from broker.store.arrays import Float8s, Instants, Int2s, Int8s, Texts
 from broker.store.session import Session
 
-_NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),\n"
+# Ids of a statement are `base` and those behind it, in the order of its items.
+_NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),\n"
 
-# Done: the lease goes, the result stays as an event.
+# Done: the lease goes, the result stays as an event, which takes the start of the attempt along.
 _COMPLETE = (
     _NOW
     + """
-gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt),
+gone AS (DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) RETURNING lease_id, job_id, attempt, max_attempts, worker_id),
 logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), g.job_id, x.execution_id, g.lease_id, 3, g.attempt, x.step, x.result
-  FROM gone g JOIN unnest(%b::int8[], %b::text[], %b::int8[], %b::text[]) x(lease_id, result, execution_id, step) USING (lease_id)
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
+  SELECT (SELECT base FROM t) + x.item, g.job_id, x.execution_id, g.lease_id, 3, g.attempt, g.max_attempts, x.step, g.worker_id, x.result,
+    CASE WHEN g.worker_id IS NOT NULL THEN g.lease_id END
+  FROM gone g JOIN unnest(%b::int8[], %b::text[], %b::int8[], %b::text[]) WITH ORDINALITY
+    x(lease_id, result, execution_id, step, item) USING (lease_id)
 )
-SELECT lease_id FROM gone
+SELECT array_agg(lease_id) FROM gone
 """
 )
 
@@ -50,18 +53,18 @@ _FAIL = (
 gone AS (
   DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) AND (NOT %b::boolean OR expires_at <= noetl.clock())
     AND (%b::timestamptz[] IS NULL OR expires_at = ANY(%b::timestamptz[]))
-  RETURNING lease_id, job_id, attempt, priority, queue
+  RETURNING lease_id, job_id, attempt, max_attempts, priority, queue, worker_id
 ),
 o AS MATERIALIZED (
   SELECT g.*, x.delay_seconds, x.returns, x.error, x.verdict, x.execution_id, x.step,
     CASE WHEN %b::boolean THEN g.lease_id END AS reported_id,
     t.now + x.delay_seconds * interval '1 second' AS due_at,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS error_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS verdict_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS seq
+    t.base + 3 * x.item AS error_id,
+    t.base + 3 * x.item + 1 AS verdict_id,
+    t.base + 3 * x.item + 2 AS seq
   FROM gone g CROSS JOIN t
-  JOIN unnest(%b::int8[], %b::float8[], %b::int2[], %b::text[], %b::text[], %b::int8[], %b::text[])
-    x(lease_id, delay_seconds, returns, error, verdict, execution_id, step) USING (lease_id)
+  JOIN unnest(%b::int8[], %b::float8[], %b::int2[], %b::text[], %b::text[], %b::int8[], %b::text[]) WITH ORDINALITY
+    x(lease_id, delay_seconds, returns, error, verdict, execution_id, step, item) USING (lease_id)
 ),
 waiting AS (
   INSERT INTO delayed (due_at, job_id, priority, attempts, returns, queue)
@@ -72,11 +75,12 @@ available AS (
   SELECT queue, priority, seq, job_id, attempt, returns FROM o WHERE delay_seconds = 0
 ),
 logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT e.event_id, job_id, execution_id, reported_id, e.kind, attempt, step, e.detail
-  FROM o CROSS JOIN LATERAL (VALUES (error_id, 4, error), (verdict_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END,
-    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END)
-  ) e(event_id, kind, detail)
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
+  SELECT e.event_id, job_id, execution_id, reported_id, e.kind, attempt, max_attempts, step, e.worker_id, e.detail,
+    CASE WHEN e.worker_id IS NOT NULL THEN lease_id END
+  FROM o CROSS JOIN LATERAL (VALUES (error_id, 4, error, worker_id), (verdict_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END,
+    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END, NULL)
+  ) e(event_id, kind, detail, worker_id)
 )
 SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o
 """
@@ -88,20 +92,20 @@ _RELEASE = (
     + """
 gone AS (
   DELETE FROM lease WHERE lease_id = ANY(%b::int8[]) AND (%b::timestamptz[] IS NULL OR expires_at = ANY(%b::timestamptz[]))
-  RETURNING lease_id, job_id, attempt, priority, queue, returns
+  RETURNING lease_id, job_id, attempt, max_attempts, priority, queue, returns, worker_id
 ),
 o AS MATERIALIZED (
-  SELECT gone.*, CASE WHEN %b::boolean THEN lease_id END AS released_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS event_id,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS seq FROM gone
+  SELECT n.*, CASE WHEN %b::boolean THEN lease_id END AS released_id, t.base + 2 * item AS event_id, t.base + 2 * item + 1 AS seq
+  FROM (SELECT gone.*, row_number() OVER () AS item FROM gone) n CROSS JOIN t
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns)
   SELECT queue, priority, seq, job_id, attempt - 1, CASE WHEN released_id IS NULL THEN returns + 1 ELSE 0 END FROM o
 ),
 logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, step, detail)
-  SELECT event_id, o.job_id, j.execution_id, released_id, 7, attempt, j.step, json_build_object('attempt', attempt, 'why', %b::text)::text
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
+  SELECT event_id, o.job_id, j.execution_id, released_id, 7, attempt, max_attempts, j.step, worker_id,
+    json_build_object('attempt', attempt, 'why', %b::text)::text, CASE WHEN worker_id IS NOT NULL THEN lease_id END
   FROM o CROSS JOIN LATERAL (SELECT execution_id, step FROM job WHERE job.job_id = o.job_id OFFSET 0) j
 )
 SELECT lease_id, queue, priority, seq FROM o
@@ -210,7 +214,7 @@ class SpentLease(NamedTuple):
 async def complete(session: Session, completions: Sequence[Completion]) -> set[int]:
     """The leases that were found and are now done. No lease_id may stand twice. Raises Unavailable."""
     ids = Int8s([completion.lease_id for completion in completions])
-    rows = await session.rows(
+    row = await session.row(
         _COMPLETE,
         (
             ids,
@@ -220,7 +224,8 @@ async def complete(session: Session, completions: Sequence[Completion]) -> set[i
             Texts([completion.step for completion in completions]),
         ),
     )
-    return {row[0] for row in rows}
+    assert row is not None
+    return set(row[0] or ())
 
 
 async def facts(session: Session, lease_ids: Sequence[int]) -> dict[int, Facts]:

@@ -13,14 +13,57 @@ from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 
-# Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Places are chosen
-# without a lock and then locked by ctid, so that a second broker skips just those and not whole lanes. Queues with the same first slot
-# are a share: the n-th of its jobs, in the order of its queues, goes to the n-th slot from there. Bodies are read by one scan, between
-# bounds that are known before it starts: partitions outside of them are not even opened, where each would cost some 25 us. A body that
-# lies outside undoes the statement (refuse_partial). A job that is not fresh brings what its earlier attempts left: the last failure,
-# a checkpoint; only then are those looked for.
+# Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Bodies are read by one scan,
+# between bounds that are known before it starts: partitions outside of them are not even opened, where each would cost some 25 us. A body
+# that lies outside undoes the statement (refuse_partial). A job that is not fresh brings what its earlier attempts left: the last failure,
+# a checkpoint; only then are those looked for. The lease's row is the record of the attempt's start.
 _GRANT = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
+{taken},
+granted AS MATERIALIZED (
+  SELECT g.*, j.kind, j.max_attempts, j.input, j.execution_id, j.step, j.attempt_timeout_seconds, j.dependency, j.traceparent, j.labels,
+    s.stream, s.worker_id, s.lease_seconds,
+    (SELECT base FROM t) + g.place AS lease_id,
+    (SELECT now FROM t) + least(s.lease_seconds, j.attempt_timeout_seconds) * interval '1 second' AS expires_at
+  FROM (SELECT o.*, (SELECT %b::int4[])[o.slot] AS slot_stream FROM ordered o) g
+  JOIN (
+    SELECT * FROM job WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken))
+      AND job_id >= %b::int8 AND job_id <= noetl.id_at(noetl.clock()) + %b::int8) j USING (job_id)
+  LEFT JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) ON s.stream = g.slot_stream
+),
+leased AS (
+  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue, worker_id, max_attempts)
+  SELECT lease_id, job_id, expires_at, (SELECT now FROM t) + attempt_timeout_seconds * interval '1 second', lease_seconds, priority,
+    attempts + 1, returns, queue, worker_id, max_attempts
+  FROM granted
+)
+SELECT stream, lease_id, job_id, seq, input, traceparent,
+  CASE WHEN seq <> job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
+  CASE WHEN attempts > 0 THEN (
+    SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
+      AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1) END,
+  queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
+FROM granted g
+WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted))
+ORDER BY place
+"""
+
+# Of one lane: its first jobs, locked as they are found; a second broker passes over just those.
+_FROM_ONE_LANE = """
+taken AS (
+  DELETE FROM ready WHERE ctid = ANY(ARRAY(
+    SELECT r.ctid FROM ready r WHERE r.queue = %b::text AND r.priority = %b::int2 AND r.seq > %b::int8
+    ORDER BY r.seq LIMIT %b::int4 FOR UPDATE SKIP LOCKED))
+  RETURNING queue, priority, seq, job_id, attempts, returns
+),
+ordered AS (
+  SELECT n.*, n.place::int4 AS slot FROM (SELECT taken.*, row_number() OVER (ORDER BY seq) AS place FROM taken) n
+)"""
+
+# Of several lanes. Places are chosen without a lock and then locked by ctid: locked as they are found, a second broker would pass over
+# whole lanes. Queues with the same first slot are a share: the n-th of its jobs, in the order of its queues, goes to the n-th slot from
+# there.
+_FROM_LANES = """
 wanted AS MATERIALIZED (
   SELECT * FROM unnest(%b::text[], %b::int2[], %b::int8[], %b::int4[], %b::int4[], %b::int4[])
     w(queue, priority, floor, quota, first_slot, rank)
@@ -40,48 +83,15 @@ taken AS (
     SELECT r.ctid FROM ready r WHERE r.ctid = ANY(ARRAY(SELECT place FROM chosen)) FOR UPDATE SKIP LOCKED))
   RETURNING queue, priority, seq, job_id, attempts, returns
 ),
-slotted AS MATERIALIZED (
-  SELECT g.*, (SELECT %b::int4[])[g.first_slot + g.position] AS stream
-  FROM (
-    SELECT taken.*, f.first_slot, f.rank,
-      row_number() OVER (PARTITION BY f.first_slot ORDER BY f.rank, priority DESC, seq)::int4 AS position
-    FROM taken JOIN (SELECT DISTINCT queue, first_slot, rank FROM wanted) f USING (queue)) g
-),
-body AS MATERIALIZED (
-  SELECT job_id, kind, max_attempts, input, execution_id, step, attempt_timeout_seconds, dependency, traceparent, labels::text
-  FROM job WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken))
-    AND job_id >= %b::int8 AND job_id <= noetl.id_at(noetl.clock()) + %b::int8
-),
-granted AS MATERIALIZED (
-  SELECT g.*, s.worker_id, s.lease_seconds, j.max_attempts, j.execution_id, j.step,
-    (SELECT base FROM t) + nextval('noetl.id_seq') AS lease_id,
-    (SELECT now FROM t) + least(s.lease_seconds, j.attempt_timeout_seconds) * interval '1 second' AS expires_at,
-    (SELECT now FROM t) + j.attempt_timeout_seconds * interval '1 second' AS timeout_at
-  FROM slotted g
-  JOIN body j USING (job_id)
-  LEFT JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) USING (stream)
-),
-leased AS (
-  INSERT INTO lease (lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempt, returns, queue)
-  SELECT lease_id, job_id, expires_at, timeout_at, lease_seconds, priority, attempts + 1, returns, queue FROM granted
-),
-logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, kind, attempt, max_attempts, step, worker_id)
-  SELECT (SELECT base FROM t) + nextval('noetl.id_seq'), job_id, execution_id, 2, attempts + 1, max_attempts, step, worker_id
-  FROM granted
-)
-SELECT g.stream, g.lease_id, g.job_id, g.seq, j.input, j.traceparent,
-  CASE WHEN g.seq <> g.job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
-  CASE WHEN g.attempts > 0 THEN (
-    SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
-      AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1) END,
-  g.queue, g.priority, j.kind, g.attempts + 1, j.max_attempts,
-  extract(epoch FROM g.expires_at - (SELECT now FROM t))::float8, g.expires_at, j.execution_id, j.step,
-  j.attempt_timeout_seconds, j.dependency, j.labels
-FROM granted g JOIN body j USING (job_id)
-WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM body))
-ORDER BY g.first_slot, g.rank, g.priority DESC, g.seq
-"""
+ordered AS (
+  SELECT n.*, row_number() OVER (ORDER BY first_slot, slot) AS place FROM (
+    SELECT taken.*, f.first_slot,
+      f.first_slot + row_number() OVER (PARTITION BY f.first_slot ORDER BY f.rank, priority DESC, seq)::int4 AS slot
+    FROM taken JOIN (SELECT DISTINCT queue, first_slot, rank FROM wanted) f USING (queue)) n
+)"""
+
+_GRANT_FROM_ONE_LANE = _GRANT.format(taken=_FROM_ONE_LANE.strip())
+_GRANT_FROM_LANES = _GRANT.format(taken=_FROM_LANES.strip())
 
 # Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
 # floor: none is read from its head.
@@ -148,23 +158,31 @@ async def _grant(
     *,
     everywhere: bool,
 ) -> list[Grant]:
-    rows = await session.rows(
-        _GRANT,
-        (
+    if len(lanes) == 1:
+        (lane,) = lanes
+        statement = _GRANT_FROM_ONE_LANE
+        wanted: tuple[object, ...] = (lane.queue, lane.priority, lane.floor, lane.quota)
+    else:
+        statement = _GRANT_FROM_LANES
+        wanted = (
             Texts([lane.queue for lane in lanes]),
             Int2s([lane.priority for lane in lanes]),
             Int8s([lane.floor for lane in lanes]),
             Int4s([lane.quota for lane in lanes]),
             Int4s([lane.first_slot for lane in lanes]),
             Int4s([lane.rank for lane in lanes]),
+        )
+    reach = (Int8(oldest), Int8(ahead))
+    rows = await session.rows(
+        statement,
+        (
+            *wanted,
             Int4s(slots),
-            Int8(oldest),
-            Int8(ahead),
+            *reach,
             Int4s([taker.stream for taker in takers]),
             Texts([taker.worker_id for taker in takers]),
             Float8s([taker.lease_seconds for taker in takers]),
-            Int8(oldest),
-            Int8(ahead),
+            *reach,
             everywhere,
         ),
     )

@@ -121,7 +121,7 @@ CASE WHEN %(full)s AND e.kind = 3 AND (sum(octet_length(e.detail)) OVER (ORDER B
 
 # The bounds leave out the partitions of other days.
 _RUNS = f"""
-SELECT {_RUN_COLUMNS} FROM event_log e
+SELECT {_RUN_COLUMNS} FROM history e
 WHERE e.job_id = ANY(%(ids)s::int8[]) AND e.job_id BETWEEN %(lowest)s AND %(highest)s AND e.kind IN (2, 3)
 ORDER BY e.event_id
 """

@@ -16,7 +16,7 @@ FLOOR_SECONDS = 2.0 * STATEMENT_TIMEOUT_SECONDS
 # Moves due jobs to `ready`, oldest first, each at the tail of its priority. The last row: how long until the first that was not due yet,
 # and how far the floor may be raised. What was due and another broker had in hand is that one's to move.
 _PROMOTE = """
-WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.id_at(noetl.clock()) - (nextval('noetl.id_seq') >> 22 << 22) AS base),
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 taken AS (
   DELETE FROM delayed WHERE ctid = ANY(ARRAY(
     SELECT d.ctid FROM delayed d WHERE d.due_at <= (SELECT now FROM t) AND d.due_at > %b::timestamptz
@@ -24,7 +24,7 @@ taken AS (
   RETURNING due_at, job_id, priority, attempts, returns, queue
 ),
 ordered AS MATERIALIZED (
-  SELECT o.*, (SELECT base FROM t) + nextval('noetl.id_seq') AS seq FROM (SELECT * FROM taken ORDER BY due_at, job_id) o
+  SELECT taken.*, (SELECT base FROM t) + row_number() OVER (ORDER BY due_at, job_id) AS seq FROM taken
 ),
 available AS (
   INSERT INTO ready (queue, priority, seq, job_id, attempts, returns) SELECT queue, priority, seq, job_id, attempts, returns FROM ordered

@@ -45,7 +45,7 @@ async def test_before_any_body_was_seen_a_lease_statement_takes_few(client: Clie
     await client.poll(40)
 
     of_statements = await tables.rows(
-        "SELECT count(*) FROM noetl.event_log WHERE kind = 2 GROUP BY xmin::text ORDER BY min(event_id)"
+        "SELECT count(*) FROM noetl.lease GROUP BY xmin::text ORDER BY min(lease_id)"
     )
     assert of_statements[0] == (16,)
     assert sum(leases for (leases,) in of_statements) == 40

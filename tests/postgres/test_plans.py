@@ -85,6 +85,10 @@ async def _enqueue(session: Session) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}")], [0])
 
 
+async def _enqueue_scheduled(session: Session) -> None:
+    await Enqueuer(session).put([NewJob("q", "task", "{}", delay_seconds=60.0)], [0])
+
+
 async def _enqueue_new_keys(session: Session) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}", idempotency_key="k")], [0])
 
@@ -112,6 +116,10 @@ async def _enqueue_used_keys_taken(session: Session) -> None:
 
 async def _grant(session: Session) -> None:
     await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+
+
+async def _grant_from_several(session: Session) -> None:
+    await grant(session, [Lane("q", 0, 0, 1, 0), Lane("q", 5, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
 
 
 async def _discover(session: Session) -> None:
@@ -154,15 +162,20 @@ async def _expired(session: Session) -> None:
     await sweep.expired(session, BEGINNING, 1000)
 
 
+GRANT_FINDS_BY = {
+    "ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey",
+}  # fmt: skip
 # How each statement finds the rows of each table that it does not merely write. The n-th partition's indexes go by their columns.
 FOUND_BY = {
     _enqueue: set[str](),
+    _enqueue_scheduled: set[str](),
     _enqueue_new_keys: set[str](),
     _enqueue_used_keys: {"idempotency: idempotency_pkey", "job: pkey"},
     _enqueue_taken: set[str](),
     _enqueue_partly_taken: set[str](),
     _enqueue_used_keys_taken: {"idempotency: idempotency_pkey", "job: pkey"},
-    _grant: {"ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"},
+    _grant: GRANT_FINDS_BY,
+    _grant_from_several: GRANT_FINDS_BY,
     _discover: {"ready: ready_order"},
     _complete: {"lease: lease_pkey"},
     _facts: {"lease: lease_pkey", "job: pkey", "cancellation: cancellation_pkey"},

@@ -26,7 +26,7 @@ FROM noetl.event
 WHERE execution_id = <ID>
 AND event_type IN ('action_started', 'action_error', 'action_retry', 'action_completed');"""
 
-# `count` jobs, a millisecond apart, and an event that each was enqueued; all of one queue, or each of its own.
+# `count` jobs, a millisecond apart; all of one queue, or each of its own.
 _ADD_JOBS = """
 WITH base AS (SELECT noetl.id_at(noetl.clock()) AS id),
 added AS (
@@ -35,8 +35,7 @@ added AS (
     CASE WHEN %(spread)s THEN %(queue)s || n ELSE %(queue)s END, 'k', '{}' FROM base, generate_series(1, %(count)s) n
   RETURNING job_id, queue
 ),
-named AS (INSERT INTO noetl.queue_name SELECT DISTINCT queue FROM added ON CONFLICT DO NOTHING),
-logged AS (INSERT INTO noetl.event_log (event_id, job_id, kind, attempt) SELECT job_id, job_id, 1, 0 FROM added)
+named AS (INSERT INTO noetl.queue_name SELECT DISTINCT queue FROM added ON CONFLICT DO NOTHING)
 SELECT job_id FROM added ORDER BY job_id DESC
 """
 _MAKE_READY = """
@@ -44,9 +43,8 @@ INSERT INTO noetl.ready (seq, job_id, priority, attempts, returns, queue)
 SELECT job_id, job_id, 0, 0, 0, queue FROM noetl.job WHERE queue LIKE %(queue)s
 """
 _FINISH = """
-INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, worker_id, detail)
-SELECT job_id + number, job_id, number, 1, CASE number WHEN 2 THEN 'worker-1' END, CASE number WHEN 3 THEN '"ok"' END
-FROM noetl.job, (VALUES (2), (3)) kinds(number) WHERE queue = %(queue)s
+INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, max_attempts, worker_id, detail, started_id)
+SELECT job_id + 3, job_id, 3, 1, 1, 'worker-1', '"ok"', job_id + 2 FROM noetl.job WHERE queue = %(queue)s
 """
 
 

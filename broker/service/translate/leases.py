@@ -46,8 +46,9 @@ class LeaseWriter:
     of what it takes to fill each message by itself (measured 2026-11).
     """
 
-    def __init__(self, codec: TokenCodec) -> None:
+    def __init__(self, codec: TokenCodec, lease_seconds: float) -> None:
         self._codec = codec
+        self._lease_seconds = lease_seconds  # what the stream asked for
         self._common: tuple[object, ...] = ()
         self._created: int | None = None  # the milliseconds of the id that `_lease` tells the instant of
         self._lease = job_pb2.Lease()
@@ -88,14 +89,18 @@ class LeaseWriter:
             queue=grant.queue, kind=grant.kind, attempt=grant.attempt, max_attempts=grant.max_attempts
         )
         write_timestamp(lease.lease_expires_at, grant.expires_at)
-        _write_duration(lease.lease_duration, grant.lease_seconds)
+        timeout = grant.attempt_timeout_seconds
+        _write_duration(
+            lease.lease_duration,
+            self._lease_seconds if timeout is None else min(self._lease_seconds, timeout),
+        )
         if grant.last_failure is not None:
             lease.last_failure.CopyFrom(recorded_failure_message(grant.last_failure))
         if grant.execution_id is not None:
             lease.execution_id = grant.execution_id
             lease.step = grant.step or ""
-        if grant.attempt_timeout_seconds is not None:
-            _write_duration(lease.attempt_timeout, grant.attempt_timeout_seconds)
+        if timeout is not None:
+            _write_duration(lease.attempt_timeout, timeout)
         if grant.dependency is not None:
             lease.dependency = grant.dependency
         if grant.labels is not None:

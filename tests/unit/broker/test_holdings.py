@@ -10,7 +10,7 @@ from broker.job import Delivery, Grant
 def grant(lease_id: int) -> Grant:
     return Grant(
         1, lease_id, 2, 3, "x" * 1000, None, "checkpoint", "failure",
-        "q", 0, "task", 1, 3, 30.0, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+        "q", 0, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
     )  # fmt: skip
 
 

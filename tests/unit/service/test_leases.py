@@ -13,16 +13,16 @@ from broker.service.translate.leases import LeaseWriter, most_bytes
 CODEC = TokenCodec(b"k" * 32)
 PLAIN = Grant(
     1, 10, 20, 20, '{"x":1}', None, None, None,
-    "q", 0, "task", 1, 3, 30.5, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+    "q", 0, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
 )  # fmt: skip
 FULL = Grant(
     1, 11, (1 << 22) * 1500, 30, '{"y":"ü"}', "00-trace", "[1]", '{"error":"e","error_type":"E","status_code":503,"result":null}',
-    "q2", 5, "http", 2, 4, 10.0, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
+    "q2", 5, "http", 2, 4, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
 )  # fmt: skip
 
 
 def written(*grants: Grant) -> list[job_pb2.Lease]:
-    [response] = LeaseWriter(CODEC).responses(grants)
+    [response] = LeaseWriter(CODEC, lease_seconds=30.5).responses(grants)
     return list(response.leases)
 
 
@@ -36,7 +36,7 @@ def test_a_lease_says_what_was_granted() -> None:
             attempt=2,
             max_attempts=4,
             lease_expires_at=Timestamp(seconds=1798761600),
-            lease_duration=Duration(seconds=10),
+            lease_duration=Duration(seconds=1, nanos=250_000_000),
             input_json='{"y":"ü"}',
             execution_id=7,
             step="load",
