@@ -6,7 +6,10 @@ NUL, lone surrogates, NaN, numbers out of its range, nesting beyond its stack. M
 
 import json
 import math
+from collections.abc import Iterable
 from decimal import Decimal
+
+import orjson
 
 # PostgreSQL's parser recurses; far above what people write, far below what its stack bears.
 MAX_DEPTH = 200
@@ -15,6 +18,10 @@ _MAX_NUMBER_LENGTH = 1000
 _MAX_EXPONENT = 1000
 # A double that holds 2^53 may have been written as 2^53 + 1.
 MAX_SAFE_INTEGER = 2**53 - 1
+
+
+_NOT_PLAIN = object()
+_NO_COUNT = -(2**40)
 
 
 class JsonInvalid(ValueError):
@@ -26,6 +33,9 @@ def check_json(text: str, max_bytes: int) -> object:
     length = len(text)
     if length > max_bytes or (not text.isascii() and len(text.encode(errors="surrogatepass")) > max_bytes):
         raise JsonInvalid(f"larger than {max_bytes} bytes")
+    plain = _plain_value(text)
+    if plain is not _NOT_PLAIN:
+        return plain
     try:
         value = _decoded(text)
     except JsonInvalid:
@@ -81,6 +91,38 @@ def from_double(number: float) -> int | float:
             "an integer beyond 2^53 loses digits here: use the field with JSON text instead (input_json, result_json)"
         )
     return int(number)
+
+
+def _plain_value(text: str) -> object:
+    """The value of a text that is plainly good, as most are; _NOT_PLAIN where that takes a closer look, or it is wrong.
+
+    orjson takes a quarter of the time of Python's json, but lets pass what cannot be stored: a key that stands twice, an exponent out of
+    range, a NUL that is escaped. Where no backslash is, `":` stands behind every key and nowhere else: as many as keys were read.
+    """
+    if "\\" in text or (len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH):
+        return _NOT_PLAIN
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _NOT_PLAIN
+    return value if text.count('":') == _count_keys(value) else _NOT_PLAIN
+
+
+def _count_keys(value: object) -> int:
+    """How many keys all objects within have together; far below 0 where there is a number that is no short integer."""
+    members: Iterable[object]
+    if isinstance(value, dict):
+        members = value.values()
+        count = len(value)
+    elif isinstance(value, list):
+        members = value
+        count = 0
+    else:
+        return _NO_COUNT if isinstance(value, float) else 0
+    for member in members:
+        if not isinstance(member, str):
+            count += _count_keys(member)
+    return count
 
 
 def _decoded(text: str) -> object:

@@ -7,6 +7,7 @@ most columns of a batch hold few. Must not know any statement.
 
 from collections.abc import Callable, Collection, Hashable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from struct import Struct
 from typing import ClassVar, TypeVar
 
@@ -37,13 +38,20 @@ class _Array:
     array_type: ClassVar[int]
 
     def _pack(self, values: Collection[Value | None], encode: Callable[[Value], bytes]) -> None:
-        encoded = {value: _NULL if value is None else encode(value) for value in set(values)}
-        has_nulls = None in encoded
-        if len(encoded) == has_nulls:
+        distinct = set(values)
+        has_nulls = None in distinct
+        if len(distinct) == has_nulls:
             self.data = _EMPTY.pack(0, 0, self.element_type)
+            return
+        if len(distinct) == 1:
+            (value,) = distinct
+            elements = encode(value) * len(values)  # type: ignore[arg-type] # not None
+        elif len(distinct) > len(values) // 2 and not has_nulls:
+            elements = b"".join([encode(value) for value in values])  # type: ignore[arg-type]
         else:
-            header = _HEADER.pack(1, has_nulls, self.element_type, len(values), 1)
-            self.data = header + b"".join(map(encoded.__getitem__, values))
+            encoded = {value: _NULL if value is None else encode(value) for value in distinct}
+            elements = b"".join(map(encoded.__getitem__, values))
+        self.data = _HEADER.pack(1, has_nulls, self.element_type, len(values), 1) + elements
 
 
 class Texts(_Array):
@@ -63,7 +71,7 @@ class Int2s(_Array):
     element_type, array_type = 21, 1005
 
     def __init__(self, values: Collection[int | None]) -> None:
-        self._pack(values, lambda value: _INT2.pack(2, value))
+        self._pack(values, partial(_INT2.pack, 2))
 
 
 class Int4s(_Array):
@@ -73,7 +81,7 @@ class Int4s(_Array):
     element_type, array_type = 23, 1007
 
     def __init__(self, values: Collection[int | None]) -> None:
-        self._pack(values, lambda value: _INT4.pack(4, value))
+        self._pack(values, partial(_INT4.pack, 4))
 
 
 class Int8s(_Array):
@@ -83,7 +91,7 @@ class Int8s(_Array):
     element_type, array_type = 20, 1016
 
     def __init__(self, values: Collection[int | None]) -> None:
-        self._pack(values, lambda value: _INT8.pack(8, value))
+        self._pack(values, partial(_INT8.pack, 8))
 
 
 class Float8s(_Array):
@@ -93,7 +101,7 @@ class Float8s(_Array):
     element_type, array_type = 701, 1022
 
     def __init__(self, values: Collection[float | None]) -> None:
-        self._pack(values, lambda value: _FLOAT8.pack(8, value))
+        self._pack(values, partial(_FLOAT8.pack, 8))
 
 
 class Instants(_Array):

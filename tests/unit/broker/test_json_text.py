@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.json_text import (
     MAX_DEPTH,
@@ -125,3 +127,38 @@ def test_texts_of_one_value_are_the_same(first: str, second: str) -> None:
 )  # fmt: skip
 def test_texts_of_different_values_are_not(first: str, second: str) -> None:
     assert not same_json(first, second)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"a":1,"a":2}', "twice"),
+        ('{"a" : 1, "a" : 2}', "twice"),
+        ('{"b":{"c":[{"a":1,"a":2}]}}', "twice"),
+        ('{"a":"x:y","a":"::"}', "twice"),
+        ('[1e-99999]', "exponent"),
+        ('{"a":1e99999}', "exponent"),
+        ("[" + "1" * 1001 + "]", "digits"),
+        ('{"a":NaN}', "no JSON"),
+        ('{"a":"\x01"}', "no JSON"),
+    ],
+)  # fmt: skip
+def test_what_a_fast_parser_lets_pass_is_refused(text: str, why: str) -> None:
+    with pytest.raises(JsonInvalid, match=why):
+        check_json(text, 10_000)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(_VALUES, st.sampled_from([None, 2]), st.booleans())
+def test_what_is_good_is_read_as_it_was_written(value: object, indent: int | None, ascii_only: bool) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    if "\\u0000" in text:
+        return
+
+    assert check_json(text, 1_000_000) == value
