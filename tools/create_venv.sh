@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes or updates the virtual environment in $1 with exactly the versions in constraints.txt.
-# PYTHON names the interpreter; else the newest suitable one on the PATH is taken.
+# PYTHON names the interpreter; else the newest suitable one of the system is taken, else of the PATH: distributions build theirs with
+# profile-guided optimization, which version managers leave out. A broker takes 0.7 of the CPU time then (Python 3.11, 2026-11).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
@@ -12,7 +13,8 @@ suitable() {
 
 choose_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3.14 python3}; do
+  local versions="python3.13 python3.12 python3.11 python3.14 python3"
+  for candidate in ${PYTHON:-${versions//python/\/usr\/bin\/python} $versions}; do
     if suitable "$candidate"; then
       echo "$candidate"
       return
