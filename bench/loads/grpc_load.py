@@ -80,18 +80,18 @@ class Consumer:
             await call.write(pb.LeaseRequest(credits=len(leases)))
 
 
+def request_of(queue: str, load: Load, policy: retry_pb2.RetryPolicy = _POLICY) -> pb.EnqueueRequest:
+    """One batch."""
+    job = job_pb2.NewJob(queue=queue, kind=KIND, input_json=load.input_json, retry=policy)
+    return pb.EnqueueRequest(jobs=[job] * load.batch)
+
+
 async def produce(
     channel: grpc.aio.Channel, queue: str, load: Load, jobs: int, policy: retry_pb2.RetryPolicy = _POLICY
 ) -> None:
     """Enqueues `jobs` in batches, one call after the other."""
     enqueue = channel.unary_unary(_ENQUEUE)  # type: ignore[call-arg] # bytes both ways
-    job = job_pb2.NewJob(
-        queue=queue,
-        kind=KIND,
-        input_json=load.input_json,
-        retry=policy,
-    )
-    request = pb.EnqueueRequest(jobs=[job] * load.batch).SerializeToString()
+    request = request_of(queue, load, policy).SerializeToString()
     for _ in range(jobs // load.batch):
         await enqueue(request)
 

@@ -4,14 +4,14 @@ import asyncio
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2, retry_pb2
 
 from bench.go_client import as_base64, workers
+from bench.loads.batch_load import subscriptions
 from bench.loads.grpc_load import fill
 from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import RESULT, STREAMS, Figure, Task
+from bench.workload import RESULT, Figure, Task
 
 _ATTEMPTS = 3
 _POLICY = retry_pb2.RetryPolicy(
@@ -37,10 +37,7 @@ def measure(task: Task) -> list[Row]:
     with workers(
         task.program,
         task.site.address,
-        subscriptions=[
-            as_base64(pb.LeaseRequest(queues=[task.queue], credits=load.credits, worker_id=f"bench-{number}"))
-            for number in range(STREAMS)
-        ],
+        subscriptions=subscriptions(task),
         jobs=load.jobs,
         result=RESULT,
         fail_until=_ATTEMPTS,

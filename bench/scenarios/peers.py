@@ -52,9 +52,9 @@ def _of_reprise(stage: Stage, site: Site, figure: str, number: int) -> Iterator[
     match figure:
         case "batches":
             figures = (Figure.ENQUEUE, Figure.BURN_DOWN)
-            yield from run_load("bench.loads.grpc_load", Task(site, load, queue, figures))
+            yield from run_load("bench.loads.batch_load", Task(site, load, queue, figures, program))
         case "mixed":
-            yield from run_load("bench.loads.grpc_load", Task(site, load, queue, (Figure.MIXED,)))
+            yield from run_load("bench.loads.batch_load", Task(site, load, queue, (Figure.MIXED,), program))
         case "retry path" | "one by one" if not program:
             yield Row(
                 Figure.RETRY_PATH if figure == "retry path" else Figure.ONE_BY_ONE, "reprise", note=NO_GO

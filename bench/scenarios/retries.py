@@ -22,4 +22,5 @@ def measure(stage: Stage) -> Iterator[Measurement]:
         for number in range(stage.rounds):
             load = Load(_JOBS)
             yield from run_load("bench.loads.retry_load", Task(site, load, f"retry-{number}", (), program))
-            yield from run_load("bench.loads.grpc_load", Task(site, load, f"mixed-{number}", (Figure.MIXED,)))
+            mixed = Task(site, load, f"mixed-{number}", (Figure.MIXED,), program)
+            yield from run_load("bench.loads.batch_load", mixed)

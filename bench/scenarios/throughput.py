@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bench.go_client import build_client
 from bench.measurement import Measurement, Row
 from bench.report.medians import with_ratios
 from bench.scenario import Stage
@@ -16,7 +17,7 @@ from bench.workload import PRODUCERS, Figure, Load, Site, Task
 
 _RAW = ("raw", "prototype")
 _MODULES = {
-    "reprise": "bench.loads.grpc_load",
+    "reprise": "bench.loads.batch_load",
     "raw": "bench.loads.raw_load",
     "prototype": "bench.loads.prototype_load",
 }
@@ -32,14 +33,15 @@ def measure(stage: Stage) -> Iterator[Measurement]:
     """Every shape in every batch size, by every route that can be had; first a round that does not count."""
     routes, missing = _routes()
     yield from missing
+    program = str(build_client(stage.tools) or "")
     with stage.testbed() as site:
-        list(_turn(site, routes, _WARM_UP, (Figure.MIXED,), "warm-up"))
+        list(_turn(site, program, routes, _WARM_UP, (Figure.MIXED,), "warm-up"))
         for number in range(stage.rounds):
             for batch, jobs in (_FULL if stage.full else _QUICK).items():
                 load = Load(jobs // (batch * PRODUCERS) * batch * PRODUCERS, batch)
                 for figures in _SHAPES:
                     queue = f"{figures[0].name}-{batch}-{number}"
-                    yield from with_ratios(_turn(site, routes, load, figures, queue), "of_raw", _RAW)
+                    yield from with_ratios(_turn(site, program, routes, load, figures, queue), "of_raw", _RAW)
 
 
 def _routes() -> tuple[dict[str, str], list[Row]]:
@@ -60,10 +62,10 @@ def _routes() -> tuple[dict[str, str], list[Row]]:
 
 
 def _turn(
-    site: Site, routes: dict[str, str], load: Load, figures: tuple[Figure, ...], queue: str
+    site: Site, program: str, routes: dict[str, str], load: Load, figures: tuple[Figure, ...], queue: str
 ) -> list[Row]:
     """One after the other, each in a queue of its own: nothing of one is left for the next."""
     rows: list[Row] = []
     for subject, module in routes.items():
-        rows += run_load(module, Task(site, replace(load), f"{queue}-{subject}", figures))
+        rows += run_load(module, Task(site, replace(load), f"{queue}-{subject}", figures, program))
     return rows
