@@ -5,7 +5,6 @@ Hints, in memory only: a lease that ended at another broker is forgotten later. 
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from broker.dispatcher.stream import LeaseStream, Notice
 from broker.job import Delivery, Grant
@@ -14,20 +13,12 @@ from broker.job import Delivery, Grant
 FORGOTTEN_AFTER_SECONDS = 3700.0
 
 
-@dataclass(slots=True)
-class _Held:
-    """One lease; `heard_at` on the loop's clock."""
-
-    stream: LeaseStream
-    lease: Delivery
-    heard_at: float
-
-
 class Holdings:
     """Leases by their id."""
 
     def __init__(self) -> None:
-        self._held: dict[int, _Held] = {}
+        # With the stream and when something was last heard of the lease, on the loop's clock.
+        self._held: dict[int, tuple[LeaseStream, Delivery, float]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -38,8 +29,7 @@ class Holdings:
         leases = {grant.lease_id: grant.delivery for grant in grants}
         if not stream.polls:
             stream.unreceived.update(leases)
-        for lease_id, lease in leases.items():
-            self._held[lease_id] = _Held(stream, lease, now)
+        self._held.update({lease_id: (stream, lease, now) for lease_id, lease in leases.items()})
 
     def drop(self, leases: Iterable[Delivery]) -> None:
         """Leases are given back: nobody is told."""
@@ -52,30 +42,33 @@ class Holdings:
         for lease_id in lease_ids:
             held = self._held.get(lease_id)
             if held is not None:
-                held.stream.unreceived.pop(lease_id, None)
-                held.heard_at = now
+                stream, lease, _ = held
+                stream.unreceived.pop(lease_id, None)
+                self._held[lease_id] = stream, lease, now
 
     def ended(self, lease_ids: Iterable[int]) -> None:
         """Leases have ended by a verb of their worker."""
         for lease_id in lease_ids:
             held = self._held.pop(lease_id, None)
             if held is not None:
-                held.stream.unreceived.pop(lease_id, None)
+                held[0].unreceived.pop(lease_id, None)
 
     def lost(self, lease_ids: Iterable[int]) -> None:
         """Leases were taken from their worker: it is told to stop."""
         for lease_id in lease_ids:
             held = self._held.pop(lease_id, None)
             if held is not None:
-                held.stream.unreceived.pop(lease_id, None)
-                held.stream.notify(held.lease, Notice.LOST)
+                stream, lease, _ = held
+                stream.unreceived.pop(lease_id, None)
+                stream.notify(lease, Notice.LOST)
 
     def cancelled(self, lease_ids: Iterable[int]) -> None:
         """The jobs of leases were cancelled: their workers are told to stop."""
         for lease_id in lease_ids:
             held = self._held.get(lease_id)
             if held is not None:
-                held.stream.notify(held.lease, Notice.CANCELLED)
+                stream, lease, _ = held
+                stream.notify(lease, Notice.CANCELLED)
 
     def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:
         """Drops leases whose stream is over, and those that must have ended unheard: nothing was heard for `seconds`."""
@@ -83,5 +76,5 @@ class Holdings:
         self._held = {
             lease_id: held
             for lease_id, held in self._held.items()
-            if not held.stream.over and held.heard_at >= heard_before
+            if not held[0].over and held[2] >= heard_before
         }

@@ -50,13 +50,14 @@ class Complete:
         for call in calls:
             for result in call:
                 first.setdefault(result.lease.lease_id, result)
-        found = await complete(
+        done = await complete(
             self._session, [Completion(lease_id, result.result) for lease_id, result in first.items()]
         )
-        self._signals.ended(found)
-        done = found | await completed_before(
-            self._session, (r.lease for r in first.values() if r.lease.lease_id not in found)
-        )
+        self._signals.ended(done)
+        if len(done) < len(first):
+            done |= await completed_before(
+                self._session, (r.lease for r in first.values() if r.lease.lease_id not in done)
+            )
         return [
             [Outcome.OK if result.lease.lease_id in done else Outcome.LOST for result in call]
             for call in calls

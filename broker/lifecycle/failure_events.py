@@ -7,10 +7,14 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import orjson
+
 from broker.policy.decision import Decision, DelaySource, Failure, Reason, TraceStep, Verdict, describe
 from broker.store.finish import Facts
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+def _encode(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 class RecordedDecision(NamedTuple):

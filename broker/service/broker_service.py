@@ -19,7 +19,7 @@ from broker.lifecycle.tokens import TokenCodec
 from broker.service.lease_stream import LONGEST_LEASE, SHORTEST_LEASE, serve_stream
 from broker.service.status import reports_errors, reports_stream_errors
 from broker.service.translate.attempts import read_completions, read_extensions, read_failed_attempts
-from broker.service.translate.decisions import decision_message
+from broker.service.translate.decisions import write_decision
 from broker.service.translate.instants import duration_message, read_duration, timestamp_message
 from broker.service.translate.new_jobs import NewJobReader
 
@@ -54,8 +54,12 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         """All jobs of the call, or none."""
         jobs = await _read(request, lambda: self._new_jobs.read(request.jobs))
         response = pb.EnqueueResponse()
+        add = response.jobs.add
         for job_id, created in await self._lifecycle.enqueue(jobs):
-            response.jobs.add(job_id=job_id, created=created)
+            # Set one by one, which takes half of what it takes as arguments (measured 2026-11).
+            job = add()
+            job.job_id = job_id
+            job.created = created
         return response
 
     @reports_stream_errors
@@ -104,18 +108,22 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         """Attempts that failed: facts in, decisions out; beyond 2 MiB of them without their traces, which the events keep."""
         _check_count("attempts", request.attempts)
         failed, _ = await _read(request, lambda: read_failed_attempts(self._codec, request.attempts))
-        answers = [pb.Failed(outcome=pb.LEASE_OUTCOME_LOST) for _ in request.attempts]
+        decided = await self._lifecycle.fail(list(failed.values())) if failed else []
+        answers = dict(zip(failed, decided, strict=True))
+        response = pb.FailResponse()
         room = _MAX_TRACES_BYTES if request.trace else 0
-        if failed:
-            decided = await self._lifecycle.fail(list(failed.values()))
-            for index, answer in zip(failed, decided, strict=True):
-                answers[index] = pb.Failed(outcome=pb.LeaseOutcome.ValueType(answer.outcome))
-                if answer.decision is not None:
-                    answers[index].decision.CopyFrom(
-                        decision_message(answer.decision, answer.available_at, with_trace=room > 0)
-                    )
-                    room -= answers[index].decision.ByteSize()
-        return pb.FailResponse(results=answers)
+        for index in range(len(request.attempts)):
+            result = response.results.add()
+            answer = answers.get(index)
+            if answer is None:
+                result.outcome = pb.LEASE_OUTCOME_LOST
+                continue
+            result.outcome = pb.LeaseOutcome.ValueType(answer.outcome)
+            if answer.decision is not None:
+                write_decision(result.decision, answer.decision, answer.available_at, with_trace=room > 0)
+                if room > 0:
+                    room -= result.decision.ByteSize()
+        return response
 
     @reports_errors
     async def Release(self, request: pb.ReleaseRequest, context: _Context) -> pb.ReleaseResponse:

@@ -36,12 +36,8 @@ class Extended(NamedTuple):
 
 def read_completions(codec: TokenCodec, completions: Iterable[pb.Completion]) -> Read[Result]:
     """Results as JSON text."""
-
-    def read(lease: LeaseRef, completion: pb.Completion) -> Result:
-        return Result(lease, _result(completion))
-
     return _read_all(
-        codec, completions, read, lambda index, item: f"completions[{index}].{item.WhichOneof('output')}"
+        codec, completions, _result, lambda index, item: f"completions[{index}].{item.WhichOneof('output')}"
     )
 
 
@@ -84,12 +80,15 @@ def _read_all(
     return Read(items, errors)
 
 
-def _result(completion: pb.Completion) -> str:
+def _result(lease: LeaseRef, completion: pb.Completion) -> Result:
     text = completion.result_json
     if text or completion.HasField("result_json"):
         check_json(text, _MAX_RESULT_BYTES)
-        return text
-    return value_json(completion.result, _MAX_RESULT_BYTES) if completion.HasField("result") else "null"
+    elif completion.HasField("result"):
+        text = value_json(completion.result, _MAX_RESULT_BYTES)
+    else:
+        text = "null"
+    return Result(lease, text)
 
 
 def _checkpoint(extension: pb.Extension) -> str | None:

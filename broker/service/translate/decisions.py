@@ -5,31 +5,41 @@ from datetime import datetime
 from reprise.v1 import job_pb2
 
 from broker.lifecycle.failure_events import decision_from_detail
-from broker.policy.decision import Decision
-from broker.service.translate.instants import duration_message, timestamp_message
+from broker.policy.decision import Decision, DelaySource, Reason, Verdict
+from broker.service.translate.instants import write_duration, write_timestamp
+
+_VERDICTS = {verdict: job_pb2.Decision.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
+_REASONS = {reason: job_pb2.Decision.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+_DELAY_SOURCES = {
+    source: job_pb2.Decision.DelaySource.Value(f"DELAY_SOURCE_{source.name}") for source in DelaySource
+}
+
+
+def write_decision(
+    message: job_pb2.Decision, decision: Decision, available_at: datetime | None, *, with_trace: bool = False
+) -> None:
+    """Makes an empty `message` the decision; `available_at` is when a retry may run, None for a verdict of dead."""
+    message.verdict = _VERDICTS[decision.verdict]
+    message.reason = _REASONS[decision.reason]
+    message.attempt = decision.attempt
+    message.max_attempts = decision.max_attempts
+    if decision.delay is not None:
+        write_duration(message.delay, decision.delay)
+    if available_at is not None:
+        write_timestamp(message.available_at, available_at)
+    if decision.delay_source is not None:
+        message.delay_source = _DELAY_SOURCES[decision.delay_source]
+    if with_trace:
+        for step in decision.trace:
+            message.trace.add(check=step.check, text=step.text, value=step.value)
 
 
 def decision_message(
     decision: Decision, available_at: datetime | None, *, with_trace: bool = False
 ) -> job_pb2.Decision:
-    """The decision; `available_at` is when a retry may run, None for a verdict of dead."""
-    message = job_pb2.Decision(
-        verdict=job_pb2.Decision.Verdict.Value(f"VERDICT_{decision.verdict.value.upper()}"),
-        reason=job_pb2.Decision.Reason.Value(f"REASON_{decision.reason.value.upper()}"),
-        attempt=decision.attempt,
-        max_attempts=decision.max_attempts,
-    )
-    if decision.delay is not None:
-        message.delay.CopyFrom(duration_message(decision.delay))
-    if available_at is not None:
-        message.available_at.CopyFrom(timestamp_message(available_at))
-    if decision.delay_source is not None:
-        message.delay_source = job_pb2.Decision.DelaySource.Value(
-            f"DELAY_SOURCE_{decision.delay_source.value.upper()}"
-        )
-    if with_trace:
-        for step in decision.trace:
-            message.trace.add(check=step.check, text=step.text, value=step.value)
+    """The decision as a message of its own."""
+    message = job_pb2.Decision()
+    write_decision(message, decision, available_at, with_trace=with_trace)
     return message
 
 

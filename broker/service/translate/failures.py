@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import orjson
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from reprise.v1 import job_pb2
@@ -23,6 +24,7 @@ MAX_STACK_TRACE_BYTES = 32 * 1024
 # Where an error's detail turns to the result; within a text its quotes would be escaped.
 _RESULT = ',"result":'
 _JSON_BLANKS = " \t\n\r"
+_DECODER = json.JSONDecoder()
 
 
 class ReadFailure(NamedTuple):
@@ -57,7 +59,7 @@ def recorded_failure_message(detail: str) -> job_pb2.Failure:
     """The failure that an `action_error` event recorded, or the `job_dead` of a job that never ran; `detail` is its JSON."""
     # The result is the last but one member, and goes out as it came in: written anew its numbers could grow, or change.
     facts, has_result, rest = detail.partition(_RESULT)
-    members: dict[str, Any] = json.loads(facts + "}" if has_result else detail)
+    members: dict[str, Any] = orjson.loads(facts + "}" if has_result else detail)
     failure = job_pb2.Failure(
         message=members["error"],
         type=members["error_type"],
@@ -69,8 +71,8 @@ def recorded_failure_message(detail: str) -> job_pb2.Failure:
     if not has_result:
         return failure
     start = len(rest) - len(rest.lstrip(_JSON_BLANKS))
-    result, end = json.JSONDecoder().raw_decode(rest, start)
-    if result is not None:
+    if not rest.startswith("null", start):
+        _, end = _DECODER.raw_decode(rest, start)
         failure.result_json = rest[start:end]
     return failure
 
