@@ -43,7 +43,7 @@ LEFT JOIN LATERAL (SELECT reason FROM cancellation WHERE cancellation.lease_id =
 WHERE l.lease_id = ANY(%b::int8[])
 """
 
-# Failed: the lease goes; the error and then the verdict stay as events, in this order also for who reads them unsorted, as the seed does.
+# Failed: the lease goes; the error and then the verdict stay as events.
 # A retry waits in `delayed`, or in `ready` when it need not wait. The sweep takes only what is still expired, a broken stream only what
 # was not prolonged since: both are checked in the very statement that takes the lease away, and leave no lease_id behind, as its worker
 # ended nothing that it could repeat.
@@ -76,11 +76,13 @@ available AS (
 ),
 logged AS (
   INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
-  SELECT e.event_id, job_id, execution_id, reported_id, e.kind, attempt, max_attempts, step, e.worker_id, e.detail,
-    CASE WHEN e.worker_id IS NOT NULL THEN lease_id END
-  FROM o CROSS JOIN LATERAL (VALUES (error_id, 4, error, worker_id), (verdict_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END,
-    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END, NULL)
-  ) e(event_id, kind, detail, worker_id)
+  SELECT error_id, job_id, execution_id, reported_id, 4, attempt, max_attempts, step, worker_id, error,
+    CASE WHEN worker_id IS NOT NULL THEN lease_id END
+  FROM o
+  UNION ALL
+  SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, max_attempts, step, NULL,
+    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END, NULL
+  FROM o
 )
 SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o
 """

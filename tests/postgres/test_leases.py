@@ -1,5 +1,6 @@
 """When exactly a lease ends: by the statement that takes its row, and by nothing before it."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -141,6 +142,24 @@ async def test_a_lease_without_the_means_to_prolong_it_ends_when_its_attempt_mus
     assert lasts is not None
     assert lasts[0] == pytest.approx(5.0, abs=1.0)
     assert granted.attempt_timeout_seconds == 5.0
+
+
+async def test_a_lease_brings_the_last_failure_however_many_there_were(
+    lifecycle: Lifecycle, session: Session
+) -> None:
+    policy = RetryPolicy(max_attempts=20, initial_delay=timedelta())
+    await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(policy), max_attempts=20)])
+    brought: list[str | None] = []
+
+    for number in range(12):
+        (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+        brought.append(granted.last_failure)
+        await lifecycle.fail([FailedResult(ref(granted), Reported(Failure(f"failure {number}", "Boom")))])
+
+    assert brought[0] is None
+    assert [json.loads(detail or "{}").get("error") for detail in brought[1:]] == [
+        f"failure {number}" for number in range(11)
+    ]
 
 
 async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle, session: Session) -> None:
