@@ -80,8 +80,9 @@ logged AS (
     CASE WHEN worker_id IS NOT NULL THEN lease_id END
   FROM o
   UNION ALL
-  SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, max_attempts, step, NULL,
-    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END, NULL
+  SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, max_attempts, step,
+    NULL, CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END,
+    NULL
   FROM o
 )
 SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o
