@@ -40,8 +40,8 @@ from broker.store.executions import (
 )
 from broker.store.session import Session
 
-# What one execution may take to work out what follows, apart from reading. Its row is locked meanwhile.
 _JOBS_PER_STATEMENT = 1000
+# What one execution may take to work out what follows, apart from reading. Its row is locked meanwhile.
 _ADVANCE_SECONDS = 5
 _EXECUTIONS_REMEMBERED = 1000
 _MAX_REASON_CHARACTERS = 1000

@@ -11,7 +11,7 @@ from broker.lifecycle.judge import Judge, undeliverable
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
 from broker.store.events import EventKind
-from broker.store.finish import Facts, facts, fail, release
+from broker.store.finish import MOST_LEASES, Facts, facts, fail, release
 from broker.store.session import Session
 
 _ITEMS_PER_STATEMENT = 1000
@@ -75,8 +75,11 @@ class Release:
         }
 
     async def _give_back(self, grants: Sequence[Delivery]) -> None:
-        if not grants:
-            return
+        """Takes back deliveries, however many a stream had, in portions."""
+        for start in range(0, len(grants), MOST_LEASES):
+            await self._give_back_some(grants[start : start + MOST_LEASES])
+
+    async def _give_back_some(self, grants: Sequence[Delivery]) -> None:
         known = await unreceived(self._session, grants)
         too_often = [fact for fact in known.values() if fact.returns + 1 >= RETURNS_UNTIL_DECIDED]
         judged = await self._judge.judge(

@@ -1,10 +1,13 @@
 """Takes the jobs of a cancelled execution out of the lanes.
 
-Lane by lane in the order in which jobs move, each in a statement of its own: what moves on between two of them is found in the next.
+Lane by lane in the order in which jobs move, in statements of their own: what moves on between two of them is found in the next.
 A job never moves backwards meanwhile, as whoever would do that needs the execution's row.
 """
 
 from broker.store.session import Session
+
+# Each takes one of the 4096 ids of a block.
+_JOBS_PER_STATEMENT = 2000
 
 _DEAD = """
 dead AS (
@@ -18,12 +21,13 @@ SELECT count(*) FROM gone
 """
 
 _CANCEL_DELAYED = (
-    """
+    f"""
 WITH t AS MATERIALIZED (SELECT noetl.next_id() AS base),
 mine AS MATERIALIZED (SELECT job_id FROM job WHERE execution_id = %b::int8),
 gone AS (
   DELETE FROM delayed WHERE ctid = ANY(ARRAY(
-    SELECT d.place FROM mine CROSS JOIN LATERAL (SELECT ctid AS place FROM delayed WHERE delayed.job_id = mine.job_id OFFSET 0) d))
+    SELECT d.place FROM mine CROSS JOIN LATERAL (SELECT ctid AS place FROM delayed WHERE delayed.job_id = mine.job_id OFFSET 0) d
+    LIMIT {_JOBS_PER_STATEMENT}))
   RETURNING job_id, attempts
 ),
 """
@@ -31,7 +35,7 @@ gone AS (
 )
 
 _CANCEL_READY = (
-    """
+    f"""
 WITH t AS MATERIALIZED (SELECT noetl.next_id() AS base),
 mine AS MATERIALIZED (SELECT job_id, queue, priority FROM job WHERE execution_id = %b::int8),
 gone AS (
@@ -39,7 +43,8 @@ gone AS (
     SELECT r.place FROM mine CROSS JOIN LATERAL (
       SELECT ctid AS place FROM ready WHERE queue = mine.queue AND priority = mine.priority AND seq = mine.job_id
       UNION ALL
-      SELECT ctid FROM ready WHERE job_id = mine.job_id AND seq <> job_id OFFSET 0) r))
+      SELECT ctid FROM ready WHERE job_id = mine.job_id AND seq <> job_id OFFSET 0) r
+    LIMIT {_JOBS_PER_STATEMENT}))
   RETURNING job_id, attempts
 ),
 """
@@ -58,8 +63,12 @@ async def cancel_waiting(session: Session, execution_id: int, why: str) -> int:
     """How many jobs that waited are dead now. Raises Unavailable."""
     cancelled = 0
     for statement in (_CANCEL_DELAYED, _CANCEL_READY):
-        row = await session.row(statement, (execution_id, why))
-        cancelled += row[0] if row is not None else 0
+        while True:
+            row = await session.row(statement, (execution_id, why))
+            assert row is not None
+            cancelled += row[0]
+            if row[0] < _JOBS_PER_STATEMENT:
+                break
     return cancelled
 
 

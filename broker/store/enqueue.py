@@ -1,4 +1,4 @@
-"""Puts jobs in: bodies into `job`, places into `ready`, `delayed` or `lease`, an event each; one statement for many calls.
+"""Puts jobs in: bodies into `job`, places into `ready`, `delayed` or `lease`; one statement for many calls.
 
 Must not check jobs: what comes here fits the tables. Must not choose who takes a job at once: the dispatcher says.
 """
@@ -27,7 +27,7 @@ x AS MATERIALIZED (
 ),
 """
 
-# The columns of NewJob and one more, by their arrays. What the first six do not tell, most jobs do without.
+# The columns of NewJob and two more, by their arrays. What the first six do not tell, most jobs do without.
 _PLAIN_COLUMNS = {
     "queue": "text", "kind": "text", "input": "text", "priority": "int2", "policy_id": "int4", "max_attempts": "int2",
 }  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from broker.store.execution_reads import STARTED_DETAIL, EventRow
+from broker.store.execution_reads import CLOCK_SLACK, STARTED_DETAIL, EventRow
 from broker.store.reader import Reader
 
 # Details beyond this are not fetched for one page; the first event's always is.
@@ -21,7 +21,8 @@ class EventPage(NamedTuple):
 # Events as noetl.event shows them, one more than the page has, so that its end is known. The last column: the detail still fitted.
 _PAGE = """
 WITH page AS MATERIALIZED (
-  SELECT * FROM history WHERE {scope} AND event_id > %(after)s AND (%(kinds)s::int2[] IS NULL OR kind = ANY(%(kinds)s))
+  SELECT * FROM history
+  WHERE {scope} AND event_id > %(after)s AND row_id > %(after)s - {slack} AND (%(kinds)s::int2[] IS NULL OR kind = ANY(%(kinds)s))
   ORDER BY event_id LIMIT %(limit)s
 ),
 weighed AS (
@@ -36,8 +37,10 @@ SELECT event_id, job_id, execution_id, step, noetl.event_type(kind), attempt, no
   fetched
 FROM weighed ORDER BY event_id
 """
-_OF_JOB = _PAGE.format(scope="job_id = %(job_id)s", started=STARTED_DETAIL)
-_OF_EXECUTION = _PAGE.format(scope="execution_id = %(execution_id)s", started=STARTED_DETAIL)
+_OF_JOB = _PAGE.format(scope="job_id = %(job_id)s", started=STARTED_DETAIL, slack=CLOCK_SLACK)
+_OF_EXECUTION = _PAGE.format(
+    scope="execution_id = %(execution_id)s", started=STARTED_DETAIL, slack=CLOCK_SLACK
+)
 
 
 async def read_job_events(

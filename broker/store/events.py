@@ -1,4 +1,4 @@
-"""The kinds of events, by the numbers under which `event_log` keeps them. Owns no statement."""
+"""The kinds of events, by the numbers that the view noetl.history gives them. Owns no statement."""
 
 from enum import IntEnum
 

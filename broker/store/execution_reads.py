@@ -45,12 +45,16 @@ STARTED_DETAIL = """
 json_build_object('attempt', attempt, 'max_attempts', max_attempts, 'is_retry', attempt > 1, 'worker_id', worker_id)::text
 """
 
+# By how much the id of the row that says an event may lie below the event's: a minute by which the clock was set back.
+CLOCK_SLACK = 60_000 << 22
+
 # Events as noetl.event shows them. Not through the view, whose order would have every event sorted before the first page.
 _EVENTS = f"""
 SELECT event_id, job_id, execution_id, step, noetl.event_type(kind), attempt, noetl.time_of(event_id), worker_id,
   CASE kind WHEN 2 THEN {STARTED_DETAIL} ELSE detail END
 FROM history
-WHERE execution_id = %(id)s AND event_id > %(after)s AND event_id <> ALL(%(known)s::int8[]) ORDER BY event_id LIMIT %(limit)s
+WHERE execution_id = %(id)s AND event_id > %(after)s AND row_id > %(after)s - {CLOCK_SLACK} AND event_id <> ALL(%(known)s::int8[])
+ORDER BY event_id LIMIT %(limit)s
 """
 
 _LAST_ID = 2**63 - 1

@@ -15,6 +15,9 @@ from broker.store.session import Session
 # Ids of a statement are `base` and those behind it, in the order of its items.
 _NOW = "WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),\n"
 
+# Leases of one statement: a failure takes three of the 4096 ids of a block.
+MOST_LEASES = 1000
+
 # Done: the lease goes, the result stays as an event, which takes the start of the attempt along.
 _COMPLETE = (
     _NOW
@@ -116,9 +119,8 @@ SELECT lease_id, queue, priority, seq FROM o
 )
 
 # Heartbeat. No lease goes beyond the time that its attempt may take.
-_EXTEND = (
-    _NOW
-    + """
+_EXTEND = """
+WITH t AS MATERIALIZED (SELECT noetl.clock() AS now),
 moved AS (
   UPDATE lease SET expires_at = least(t.now + coalesce(%b::float8, lease_seconds) * interval '1 second', timeout_at)
   FROM t WHERE lease_id = ANY(%b::int8[])
@@ -134,7 +136,6 @@ SELECT m.lease_id, m.expires_at, extract(epoch FROM m.expires_at - t.now)::float
 FROM moved m CROSS JOIN t
 LEFT JOIN LATERAL (SELECT lease_id FROM cancellation WHERE cancellation.lease_id = m.lease_id OFFSET 0) c ON true
 """
-)
 
 # How leases that are gone have ended: the events that ended them, the verdict of a failure included.
 _SPENT = """
@@ -215,7 +216,8 @@ class SpentLease(NamedTuple):
 
 
 async def complete(session: Session, completions: Sequence[Completion]) -> set[int]:
-    """The leases that were found and are now done. No lease_id may stand twice. Raises Unavailable."""
+    """The leases that were found and are now done, of at most MOST_LEASES. No lease_id may stand twice. Raises Unavailable."""
+    assert len(completions) <= MOST_LEASES
     ids = Int8s([completion.lease_id for completion in completions])
     row = await session.row(
         _COMPLETE,
@@ -243,10 +245,11 @@ async def fail(
     only_expired: bool = False,
     granted_until: Sequence[datetime] | None = None,
 ) -> dict[int, Ended]:
-    """The leases that were found, by lease_id. Raises Unavailable.
+    """The leases that were found, of at most MOST_LEASES, by lease_id. Raises Unavailable.
 
     With `only_expired` those that have expired; with `granted_until` those that expire then: not prolonged since their grant.
     """
+    assert len(failed) <= MOST_LEASES
     ids = Int8s([lease.lease_id for lease in failed])
     rows = await session.rows(
         _FAIL,
@@ -271,10 +274,11 @@ async def fail(
 async def release(
     session: Session, lease_ids: Sequence[int], why: str, *, granted_until: Sequence[datetime] | None = None
 ) -> dict[int, Arrival]:
-    """Where the jobs of the leases that were found wait now, by lease_id. Raises Unavailable.
+    """Where the jobs of the leases that were found wait now, by lease_id; of at most MOST_LEASES. Raises Unavailable.
 
     With `granted_until` they come back undelivered, which counts towards their returns: those that expire then, as granted.
     """
+    assert len(lease_ids) <= MOST_LEASES
     until = None if granted_until is None else Instants(granted_until)
     rows = await session.rows(_RELEASE, (Int8s(lease_ids), until, until, until is None, why))
     return {lease_id: Arrival(queue, priority, seq) for lease_id, queue, priority, seq in rows}

@@ -1,4 +1,4 @@
-"""Grants leases: moves jobs from `ready` to `lease`, with an event each; one statement for many streams.
+"""Grants leases: moves jobs from `ready` to `lease`; one statement for many streams.
 
 Must not choose streams: the dispatcher says which slots there are.
 """
@@ -171,6 +171,7 @@ async def _grant(
 ) -> list[Grant]:
     if len(lanes) == 1:
         (lane,) = lanes
+        assert lane.first_slot == 0
         statement = _GRANT_FROM_ONE_LANE
         wanted: tuple[object, ...] = (lane.queue, lane.priority, lane.floor, lane.quota)
     else:

@@ -119,10 +119,16 @@ CASE WHEN %(full)s AND e.kind = 3 AND (sum(octet_length(e.detail)) OVER (ORDER B
   OR e.job_id = (%(ids)s::int8[])[1]) THEN e.detail END
 """
 
-# The bounds leave out the partitions of other days.
+# Ends that were a success, and starts: those that still run, that an end has taken along, or that have a row of their own from before
+# migration 0010. The bounds leave out the partitions of other days.
 _RUNS = f"""
-SELECT {_RUN_COLUMNS} FROM history e
-WHERE e.job_id = ANY(%(ids)s::int8[]) AND e.job_id BETWEEN %(lowest)s AND %(highest)s AND e.kind IN (2, 3)
+SELECT {_RUN_COLUMNS} FROM (
+  SELECT job_id, CASE kind WHEN 3 THEN 3 ELSE 2 END AS kind, attempt, event_id, worker_id, CASE kind WHEN 3 THEN detail END AS detail
+  FROM event_log
+  WHERE job_id = ANY(%(ids)s::int8[]) AND job_id BETWEEN %(lowest)s AND %(highest)s AND (kind IN (2, 3) OR started_id IS NOT NULL)
+  UNION ALL
+  SELECT job_id, 2, attempt, lease_id, worker_id, NULL FROM lease WHERE job_id = ANY(%(ids)s::int8[]) AND worker_id IS NOT NULL
+) e
 ORDER BY e.event_id
 """
 
@@ -188,7 +194,7 @@ def _collect(rows: Sequence[tuple[int, int, int, datetime, str | None, int, str 
         if kind == EventKind.ACTION_STARTED:
             runs[job_id] = run._replace(worker_id=worker_id)
         else:
-            runs[job_id] = run._replace(attempts=attempt, finished_at=at, result=result, result_bytes=size)
+            runs[job_id] = Run(worker_id or run.worker_id, attempt, at, result, size)
     return runs
 
 

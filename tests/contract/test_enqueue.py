@@ -42,7 +42,7 @@ async def test_one_bad_job_refuses_the_whole_call(client: Client, tables: Tables
         await client.enqueue_all(new_job(), new_job(queue="no spaces"), new_job())
 
     assert await tables.value("SELECT count(*) FROM noetl.job") == 0
-    assert await tables.value("SELECT count(*) FROM noetl.event_log") == 0
+    assert await tables.value("SELECT count(*) FROM noetl.event") == 0
 
 
 async def test_a_new_job_is_queued_and_due_since_it_was_made(client: Client, tables: Tables) -> None:

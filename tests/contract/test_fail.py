@@ -268,31 +268,3 @@ async def test_jitter_spreads_a_delay_and_never_passes_its_bound(client: Client)
     delays = [result.decision.delay.ToTimedelta().total_seconds() for result in response.results]
     assert len(set(delays)) > 20
     assert all(0 <= delay <= 10 for delay in delays)
-
-
-@pytest.mark.parametrize("after", [1, 2, 3])
-async def test_events_of_a_failure_keep_their_order_where_the_numbers_of_ids_begin_anew(
-    client: Client, tables: Tables, after: int
-) -> None:
-    job_id = await client.enqueue(retry=retry())
-    token = (await client.lease()).lease_token
-    await _let_ids_begin_anew(tables, after=after)
-
-    await client.fail(token)
-
-    assert (await tables.story(job_id))[-2:] == ["action_error", "action_retry"]
-
-
-async def test_jobs_of_a_call_keep_their_order_where_the_numbers_of_ids_begin_anew(
-    client: Client, tables: Tables
-) -> None:
-    await _let_ids_begin_anew(tables, after=5)
-
-    jobs = await client.enqueue_all(*(new_job() for _ in range(10)))
-
-    assert [lease.job_id for lease in await client.poll(10)] == [job.job_id for job in jobs]
-
-
-async def _let_ids_begin_anew(tables: Tables, *, after: int) -> None:
-    """Once so many more numbers are drawn, the 22 bits that they have in an id are 0 again."""
-    await tables.value("SELECT setval('noetl.id_seq', 4194303 - %s)", after)

@@ -116,6 +116,19 @@ async def test_an_attempt_that_an_older_broker_started_keeps_its_one_start(
     assert await starts(tables) == running
 
 
+async def test_ids_of_one_transaction_rise_also_where_their_numbers_begin_anew(session: Session) -> None:
+    ids: list[int] = []
+    async with session.transaction():
+        for number in (2**22 - 4096, 0, 4096):
+            await session.rows("SELECT setval('noetl.id_seq', %b::int8)", (2**22 + number - 4096,))
+            (row,) = await session.rows("SELECT noetl.next_id()")
+            ids.append(row[0])
+
+    assert [id_ % 2**22 for id_ in ids] == [2**22 - 4096, 0, 4096]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 3
+
+
 async def test_ids_of_statements_do_not_meet_within_a_millisecond(session: Session) -> None:
     # Each takes as many as it needs of the 4096 ids that it may use.
     (row,) = await session.rows(

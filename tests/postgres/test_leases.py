@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.job import Grant, NewJob, Outcome, Taker
+from broker.job import Delivery, Grant, NewJob, Outcome, Taker
 from broker.lifecycle import Lifecycle, Signals
 from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
@@ -160,6 +160,22 @@ async def test_a_lease_brings_the_last_failure_however_many_there_were(
     assert [json.loads(detail or "{}").get("error") for detail in brought[1:]] == [
         f"failure {number}" for number in range(11)
     ]
+
+
+async def test_as_many_deliveries_go_back_as_a_stream_had(lifecycle: Lifecycle, session: Session) -> None:
+    for _ in range(3):
+        await lifecycle.enqueue([NewJob("q", "task", "{}")] * 1000)
+    deliveries: list[Delivery] = []
+    while granted := await grant(session, [Lane("q", 0, 0, 500, 0)], [1] * 500, [Taker(1, "worker", 30.0)]):
+        deliveries += [lease.delivery for lease in granted]
+
+    await lifecycle.give_back(deliveries)
+
+    (counts,) = await session.rows(
+        """SELECT count(*), count(DISTINCT seq), (SELECT count(*) FROM lease),
+          (SELECT count(DISTINCT event_id) FROM event_log) FROM ready"""
+    )
+    assert counts == (3000, 3000, 0, 3000)
 
 
 async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle, session: Session) -> None:

@@ -134,6 +134,9 @@ def test_texts_of_different_values_are_not(first: str, second: str) -> None:
     [
         ('{"a":1,"a":2}', "twice"),
         ('{"a" : 1, "a" : 2}', "twice"),
+        ('{"a":1,"a" :2}', "twice"),
+        ('{"a":1,"a"\n:2}', "twice"),
+        ('[{"b":{"a":1,"a"\t :2}}]', "twice"),
         ('{"b":{"c":[{"a":1,"a":2}]}}', "twice"),
         ('{"a":"x:y","a":"::"}', "twice"),
         ('[1e-99999]', "exponent"),
