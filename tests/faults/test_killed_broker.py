@@ -37,6 +37,11 @@ DIAMOND = playbook(
 _STEPS = 4
 
 
+def _broke_while_sending(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the connection went while this client wrote to it: its own gRPC calls that INTERNAL, no server said so."""
+    return error.code() is grpc.StatusCode.INTERNAL and "execute_batch" in (error.debug_error_string() or "")
+
+
 class MortalBroker:
     """A broker process at one address: killed and started again there. `completed` counts the Completes it has answered."""
 
@@ -63,7 +68,7 @@ class MortalBroker:
                 try:
                     return await call(channel)
                 except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE and not _broke_while_sending(error):
                         raise
 
     async def start(self, key: str) -> int:

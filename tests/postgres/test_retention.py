@@ -328,7 +328,8 @@ async def test_partitions_do_not_add_up(life: Life, retention: Retention) -> Non
     kept = [await life.enqueue()]
     for _ in range(3):
         await life.pass_days(DAYS + 2)
-        await retention()
+        while await retention() < RETENTION_SECONDS:
+            pass  # a table was in use for a moment, by autovacuum for instance: it says when to try again
         kept.append(await life.enqueue())
 
     assert await life.jobs() == set(kept)
