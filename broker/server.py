@@ -137,7 +137,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
 
     speaker = Speaker(config.database_url, dispatcher.wanted, dispatcher.promises)
     sweeps = Session(config.database_url), Session(config.database_url)
-    due = Timer("due", Promoter(sweeps[0], signals))
+    due = Timer("due", Promoter(sweeps[0], dispatcher, signals))
     expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))
     maintenance = Maintenance(config.database_url)
     upkeep = Timer("upkeep", maintenance, MAINTENANCE_SECONDS)

@@ -10,15 +10,21 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from broker.errors import RepriseError
+from broker.job import Grant
 from broker.lifecycle.signals import Signals
+from broker.lifecycle.takers import Takers
+from broker.store.promote import Promoted, promote
 from broker.store.session import Session
-from broker.store.sweep import expired, promote
+from broker.store.sweep import expired
 
 _log = logging.getLogger(__name__)
 
 # What other brokers bring is found by looking at least this often.
 LONGEST_SLEEP_SECONDS = 2.0
 _BATCH = 1000
+# Jobs that are offered to waiting workers as they become due: at least so many, and this many times what was due last.
+_LEAST_OFFER = 64
+_OFFER_RATIO = 2
 # A floor is set back to the beginning once in so many sweeps.
 _SWEEPS_PER_REWIND = 30
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,24 +107,39 @@ class _Floors:
 
 
 class Promoter:
-    """The sweep of `delayed`: jobs that are due become available, in the order of their time."""
+    """The sweep of `delayed`: jobs that are due become available, in the order of their time, or go to a worker that waits for them."""
 
-    def __init__(self, session: Session, signals: Signals) -> None:
+    def __init__(self, session: Session, takers: Takers, signals: Signals) -> None:
         self._session = session
+        self._takers = takers
         self._signals = signals
         self._floors = _Floors()
+        self._now_id = 0
+        self._due_lately = 0
 
     async def __call__(self) -> float | None:
         """Makes available what is due; the seconds until the next one. Raises Unavailable."""
         floor = self._floors.next()
         while True:
-            promoted = await promote(self._session, floor, _BATCH)
+            promoted = await self._promote(floor)
             if promoted.arrivals:
                 self._signals.arrived(promoted.arrivals)
             if promoted.jobs < _BATCH:
                 break
         self._floors.swept(promoted.next.floor)
         return promoted.next.seconds
+
+    async def _promote(self, floor: datetime) -> Promoted:
+        offer = self._takers.offer(min(_BATCH, max(_LEAST_OFFER, _OFFER_RATIO * self._due_lately)))
+        granted: list[Grant] = []
+        try:
+            promoted = await promote(self._session, floor, _BATCH, offer, self._now_id)
+            granted = promoted.granted
+        finally:
+            self._takers.take(offer.slots, granted)
+        self._now_id = promoted.now_id
+        self._due_lately = promoted.jobs
+        return promoted
 
 
 class Reaper:

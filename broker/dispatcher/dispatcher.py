@@ -12,7 +12,7 @@ from operator import attrgetter
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
-from broker.dispatcher.match import match
+from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
@@ -20,6 +20,7 @@ from broker.job import Arrival, Delivery, Grant, NewJob
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
 from broker.store.grant import grant
+from broker.store.promote import Offer
 from broker.store.session import Session
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Dispatcher:
         """The queues that streams with credits wait for."""
         return {queue for stream in self._hungry.values() for queue in stream.queues}
 
-    # New jobs that need not wait
+    # Jobs that need not wait
 
     def reserve(self, jobs: Sequence[NewJob]) -> Reservation:
         """The streams that take some of `jobs` at once; their credits are kept until `take`."""
@@ -127,13 +128,33 @@ class Dispatcher:
             self._streams[number].reserve(most)
         return Reservation(slots, {number: taker_of(self._streams[number]) for number in credit})
 
-    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
-        """Delivers what was leased to the streams of `reservation`, and frees the credits that were not used."""
-        credit = _per_stream(reservation.slots)
+    def offer(self, most: int) -> Offer:
+        """The streams that take jobs as they become due, at most `most`; their credits are kept until `take`."""
+        if not self._hungry or self._stopping:
+            return Offer()
+        offer = make_offer(
+            self._hungry.values(), self._lookout.queues, min(most, self._leases_per_statement())
+        )
+        for number, credit in _per_stream(offer.slots).items():
+            self._streams[number].reserve(credit)
+        return offer
+
+    def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
+        """Delivers what was leased to the streams of `slots`, and frees the credits that were not used."""
+        if not slots:
+            return
+        credit = _per_stream(slots)
         self._deliver(granted, credit)
-        polls = any(number in self._streams and self._streams[number].polls for number in credit)
-        if polls or len(granted) < sum(credit.values()):
+        if any(self._may_go_on(number) for number in credit):
             self._wake.set()
+
+    def _may_go_on(self, number: int) -> bool:
+        """Whether the leaser has something to do for a stream of which credits were kept: it took them for used."""
+        stream = self._streams.get(number)
+        return stream is not None and (
+            stream.polls
+            or (stream.credits > 0 and any(self._lookout.queues[queue].promises for queue in stream.queues))
+        )
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""

@@ -91,7 +91,7 @@ class Enqueue:
             )
             granted = _granted(jobs, placed, reservation)
         finally:
-            self.takers.take(reservation, granted)
+            self.takers.take(reservation.slots, granted)
         self._announce(jobs, placed)
         return {call: _answer(placed, items) for call, items in this_round.items.items()}
 

@@ -1,9 +1,10 @@
-"""Who may take a new job in the very statement that puts it in; the verbs know no more of streams than this."""
+"""Who may take a job in the very statement that puts it in or finds it due; verbs and timers know no more of streams than this."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from broker.job import Grant, NewJob, Taker
+from broker.store.promote import Offer
 
 
 class Reservation(NamedTuple):
@@ -16,14 +17,18 @@ class Reservation(NamedTuple):
 
 
 class Takers(Protocol):
-    """Streams that wait for jobs. Every reservation ends in one `take`, also when its statement has failed."""
+    """Streams that wait for jobs. Every reservation and every offer ends in one `take`, also when its statement has failed."""
 
     def reserve(self, jobs: Sequence[NewJob]) -> Reservation:
         """Which streams take which of `jobs` at once."""
         ...
 
-    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
-        """Brings what was leased to the streams; credits that were not used are free again."""
+    def offer(self, most: int) -> Offer:
+        """Which streams take jobs that are due, whichever those are: at most so many. Their credits are kept until `take`."""
+        ...
+
+    def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
+        """Brings what was leased to the streams; those credits of `slots` that were not used are free again."""
         ...
 
 
@@ -34,5 +39,9 @@ class Nobody:
         """No slots."""
         return Reservation()
 
-    def take(self, reservation: Reservation, granted: Sequence[Grant]) -> None:
+    def offer(self, most: int) -> Offer:
+        """Nobody."""
+        return Offer()
+
+    def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
         """Nothing was taken."""

@@ -1,6 +1,6 @@
 """Grants leases: moves jobs from `ready` to `lease`; one statement for many streams.
 
-Must not choose streams: the dispatcher says which slots there are.
+Owns what every statement does that leases jobs which wait. Must not choose streams: the dispatcher says which slots there are.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Session
 
-# Takes jobs of the wanted lanes, each lane from behind its floor on, never from the head of a churned index. Bodies are read by one scan,
-# between bounds that are known before it starts: partitions outside of them are not even opened, where each would cost some 25 us. A body
-# that lies outside undoes the statement (refuse_partial). A job that is not fresh brings what its earlier attempts left: the last failure,
-# a checkpoint; only then are those looked for. The lease's row is the record of the attempt's start.
+# Leases what was `taken`, in the order of `place`. Bodies are read by one scan, between bounds that are known before it starts: partitions
+# outside of them are not even opened, where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
+# A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint; only then are those looked for. The
+# lease's row is the record of the attempt's start.
 _GRANT = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 {taken},
@@ -43,7 +43,7 @@ leased AS (
     attempts + 1, returns, queue, worker_id, max_attempts
   FROM granted
 )
-SELECT stream, lease_id, job_id, seq, input, traceparent,
+(SELECT stream, lease_id, job_id, seq, input, traceparent,
   CASE WHEN seq <> job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
   CASE WHEN attempts > {few} THEN (
     SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
@@ -52,9 +52,10 @@ SELECT stream, lease_id, job_id, seq, input, traceparent,
   queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
 FROM granted g LEFT JOIN failure USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted))
-ORDER BY place
-"""
+ORDER BY place)
+{behind}"""
 
+# Jobs of lanes are taken from behind the floor of each on, never from the head of a churned index.
 # Of one lane: its first jobs, locked as they are found; a second broker passes over just those.
 _FROM_ONE_LANE = """
 taken AS (
@@ -101,8 +102,18 @@ ordered AS (
 # (measured 2026-11); of others that would be too many.
 _FEW_FAILURES = 8
 
-_GRANT_FROM_ONE_LANE = _GRANT.format(taken=_FROM_ONE_LANE.strip(), few=_FEW_FAILURES)
-_GRANT_FROM_LANES = _GRANT.format(taken=_FROM_LANES.strip(), few=_FEW_FAILURES)
+
+def grant_statement(taken: str, behind: str = "") -> str:
+    """Leases the jobs that the CTEs `taken` take: `ordered` gives each a place and a slot. Its rows are those of `Grant`, and those
+    that the query `behind` adds.
+    """
+    return _GRANT.format(
+        taken=taken.strip(), few=_FEW_FAILURES, behind=f"UNION ALL\n{behind.strip()}" if behind else ""
+    ).strip()
+
+
+_GRANT_FROM_ONE_LANE = grant_statement(_FROM_ONE_LANE)
+_GRANT_FROM_LANES = grant_statement(_FROM_LANES)
 
 # Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
 # floor: none is read from its head.
@@ -124,7 +135,7 @@ _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 
 # Ids are milliseconds shifted left by 22 bits. How much older than the place where its lane is read a job may be to be found at once:
 # what has come back after a delay; and how much newer than the clock, which may have been set back a little.
-_REACH = 3_600_000 << 22
+REACH = 3_600_000 << 22
 _AHEAD = 60_000 << 22
 _NO_END = 1 << 61
 
@@ -150,56 +161,50 @@ async def grant(
 
     Bodies are looked for from an hour before the lowest floor on; where a job is older than that, as after a long delay, everywhere.
     """
-    oldest = min(lane.floor for lane in lanes) - _REACH
+    statement, wanted = _from(lanes)
+    oldest = min(lane.floor for lane in lanes) - REACH
     if oldest > 0:
         try:
-            return await _grant(session, lanes, slots, takers, oldest, _AHEAD, everywhere=False)
+            rows = await session.rows(statement, (*wanted, *grant_arguments(slots, takers, oldest)))
+            return [Grant._make(row) for row in rows]
         except pg_errors.SerializationFailure:
             pass  # nothing was taken
-    return await _grant(session, lanes, slots, takers, 0, _NO_END, everywhere=True)
+    rows = await session.rows(statement, (*wanted, *grant_arguments(slots, takers, None)))
+    return [Grant._make(row) for row in rows]
 
 
-async def _grant(
-    session: Session,
-    lanes: Sequence[Lane],
-    slots: Sequence[int],
-    takers: Sequence[Taker],
-    oldest: int,
-    ahead: int,
-    *,
-    everywhere: bool,
-) -> list[Grant]:
+def _from(lanes: Sequence[Lane]) -> tuple[str, tuple[object, ...]]:
+    """The statement that takes from these lanes, and its first arguments."""
     if len(lanes) == 1:
         (lane,) = lanes
         assert lane.first_slot == 0
-        statement = _GRANT_FROM_ONE_LANE
-        wanted: tuple[object, ...] = (lane.queue, lane.priority, lane.floor, lane.quota)
-    else:
-        statement = _GRANT_FROM_LANES
-        wanted = (
-            Texts([lane.queue for lane in lanes]),
-            Int2s([lane.priority for lane in lanes]),
-            Int8s([lane.floor for lane in lanes]),
-            Int4s([lane.quota for lane in lanes]),
-            Int4s([lane.first_slot for lane in lanes]),
-            Int4s([lane.rank for lane in lanes]),
-        )
-    reach = (Int8(oldest), Int8(ahead))
-    rows = await session.rows(
-        statement,
-        (
-            *wanted,
-            *reach,
-            Int4s(slots),
-            *reach,
-            Int4s([taker.stream for taker in takers]),
-            Texts([taker.worker_id for taker in takers]),
-            Float8s([taker.lease_seconds for taker in takers]),
-            *reach,
-            everywhere,
-        ),
+        return _GRANT_FROM_ONE_LANE, (lane.queue, lane.priority, lane.floor, lane.quota)
+    return _GRANT_FROM_LANES, (
+        Texts([lane.queue for lane in lanes]),
+        Int2s([lane.priority for lane in lanes]),
+        Int8s([lane.floor for lane in lanes]),
+        Int4s([lane.quota for lane in lanes]),
+        Int4s([lane.first_slot for lane in lanes]),
+        Int4s([lane.rank for lane in lanes]),
     )
-    return [Grant._make(row) for row in rows]
+
+
+def grant_arguments(slots: Sequence[int], takers: Sequence[Taker], oldest: int | None) -> tuple[object, ...]:
+    """The arguments of a `grant_statement` behind those of its `taken`. Bodies are looked for from the id `oldest` on, None: everywhere.
+
+    Where one lies elsewhere, the statement is refused whole by a SerializationFailure.
+    """
+    reach = (Int8(0), Int8(_NO_END)) if oldest is None else (Int8(oldest), Int8(_AHEAD))
+    return (
+        *reach,
+        Int4s(slots),
+        *reach,
+        Int4s([taker.stream for taker in takers]),
+        Texts([taker.worker_id for taker in takers]),
+        Float8s([taker.lease_seconds for taker in takers]),
+        *reach,
+        oldest is None,
+    )
 
 
 async def discover(

@@ -1,4 +1,4 @@
-"""A new job for which a worker waits is leased in the transaction that puts it in, and is otherwise a job like any other."""
+"""A job for which a worker waits is leased in the transaction that puts it in or finds it due, and is otherwise a job like any other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ from datetime import timedelta
 from tests.contract.client import Client, Stream, new_job, retry
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
+from tests.fixtures_database import MoveClock
 
 # Now and then the broker looks into the queue just then, and a job waits for that look: of so many, some are taken at once.
 TRIES = 5
@@ -122,3 +123,26 @@ async def test_a_stream_that_half_closes_meanwhile_still_gets_it(client: Client,
         job_id = await enqueuing
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
+
+
+async def test_a_retry_that_is_due_is_leased_in_the_transaction_that_finds_it(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    policy = retry(max_attempts=2, initial_delay=3600, max_delay=3600)
+    delayed = []
+    async with waiting(client, 2 * TRIES) as stream:
+        for _ in range(TRIES):
+            job_id = await client.enqueue(retry=policy)
+            (lease,) = await stream.leases(1)
+            await client.fail(lease.lease_token)
+            async with tables.leasing_held_back():
+                await move_clock(3600)
+                await eventually(tables.somebody_waits_for_a_lock)
+                delayed.append(
+                    await tables.value("SELECT count(*) FROM noetl.delayed WHERE job_id = %s", job_id)
+                )
+            (second,) = await stream.leases(1)
+            assert (second.job_id, second.attempt, second.HasField("last_failure")) == (job_id, 2, True)
+            await client.complete(second.lease_token)
+
+    assert 1 in delayed, "what takes it out of its delay waits with the lease"

@@ -1,12 +1,11 @@
 """Every transition has one event, wherever its row lies: in the job, the lease, or the log."""
 
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 
 from broker.job import Grant, NewJob, Taker
-from broker.lifecycle import Lifecycle, Signals
+from broker.lifecycle import Lifecycle
 from broker.lifecycle.complete import Result
 from broker.lifecycle.fail import FailedResult
 from broker.lifecycle.judge import Reported
@@ -18,26 +17,6 @@ from broker.store.session import Session
 from tests.contract.tables import Tables
 
 POLICY = RetryPolicy(max_attempts=3)
-
-
-@pytest.fixture
-async def lifecycle(database_url: str) -> AsyncIterator[Lifecycle]:
-    """The verbs without any timer."""
-    verbs = Lifecycle(database_url, Signals(), lambda: 0.5)
-    yield verbs
-    await verbs.close()
-
-
-@pytest.fixture
-async def session(database_url: str) -> AsyncIterator[Session]:
-    opened = Session(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def tables(database_url: str) -> Tables:
-    return Tables(database_url)
 
 
 @pytest.fixture

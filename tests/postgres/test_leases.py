@@ -1,13 +1,12 @@
 """When exactly a lease ends: by the statement that takes its row, and by nothing before it."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from broker.job import Delivery, Grant, NewJob, Outcome, Taker
-from broker.lifecycle import Lifecycle, Signals
+from broker.lifecycle import Lifecycle
 from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
 from broker.lifecycle.fail import FailedResult
@@ -23,21 +22,6 @@ from tests.contract.tables import Tables
 from tests.fixtures_database import MoveClock
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def lifecycle(database_url: str) -> AsyncIterator[Lifecycle]:
-    """The verbs without any timer: no lease is taken unless a test says so."""
-    verbs = Lifecycle(database_url, Signals(), lambda: 0.5)
-    yield verbs
-    await verbs.close()
-
-
-@pytest.fixture
-async def session(database_url: str) -> AsyncIterator[Session]:
-    opened = Session(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from broker.job import NewJob, Taker
 from broker.store import finish, sweep
 from broker.store.enqueue import Enqueuer
 from broker.store.grant import Lane, discover, grant
+from broker.store.promote import Offer, OfferedQueue, promote
 from broker.store.session import Row, Session
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,16 +156,22 @@ async def _spent(session: Session) -> None:
 
 
 async def _promote(session: Session) -> None:
-    await sweep.promote(session, BEGINNING, 1000)
+    await promote(session, BEGINNING, 1000, Offer())
+
+
+async def _promote_and_take(session: Session) -> None:
+    (now_id,) = await session.row("SELECT noetl.next_id()") or ()
+    offer = Offer([OfferedQueue("q", 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    await promote(session, BEGINNING, 1000, offer, now_id)
 
 
 async def _expired(session: Session) -> None:
     await sweep.expired(session, BEGINNING, 1000)
 
 
-GRANT_FINDS_BY = {
-    "ready: ready_order", "ready: by place", "job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey",
-}  # fmt: skip
+LEASED_FINDS_BY = {"job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"}
+GRANT_FINDS_BY = {"ready: ready_order", "ready: by place"} | LEASED_FINDS_BY
+PROMOTE_FINDS_BY = {"delayed: delayed_pkey", "delayed: by place"}
 # How each statement finds the rows of each table that it does not merely write. The n-th partition's indexes go by their columns.
 FOUND_BY = {
     _enqueue: set[str](),
@@ -183,7 +190,8 @@ FOUND_BY = {
     _expire: {"lease: lease_pkey"},
     _release: {"lease: lease_pkey", "job: pkey"},
     _extend: {"lease: lease_pkey", "cancellation: cancellation_pkey"},
-    _promote: {"delayed: delayed_pkey", "delayed: by place"},
+    _promote: PROMOTE_FINDS_BY,
+    _promote_and_take: PROMOTE_FINDS_BY | LEASED_FINDS_BY,
     _expired: {"lease: lease_expiry"},
     _spent: {"event_log: job_id"},
 }  # fmt: skip
@@ -254,16 +262,19 @@ async def test_a_hot_statement_finds_its_rows_by_the_same_indexes_however_many_t
     assert by_density == dict.fromkeys(DENSITIES, FOUND_BY[run])
 
 
-async def test_a_lease_statement_does_not_even_open_the_days_before_its_reach(session: Explaining) -> None:
+@pytest.mark.parametrize("run", [_grant, _promote_and_take], ids=lambda run: run.__name__.removeprefix("_"))
+async def test_a_lease_statement_does_not_even_open_the_days_before_its_reach(
+    session: Explaining, run: Any
+) -> None:
     await Enqueuer(session).put([NewJob("q", "task", "{}")], [0])
     (days,) = await session.rows(
         """SELECT to_char(noetl.clock(), 'YYYYMMDD'), to_char(noetl.clock() - interval '1 day', 'YYYYMMDD')"""
     )
     today, yesterday = days
     session.statements.clear()
-    await _grant(session)
+    await run(session)
 
-    opened = tables(await session.plan(session.statements[0]))
+    opened = tables(await session.plan(max(session.statements, key=len)))
 
     assert {f"job_{today}", f"event_log_{today}"} <= opened
     assert opened.isdisjoint({f"job_{yesterday}", f"event_log_{yesterday}"})

@@ -1,12 +1,13 @@
-"""Which new jobs need not wait: those of an empty queue for which a stream has credits."""
+"""Which jobs need not wait: those of an empty queue for which a stream has credits."""
 
 from datetime import UTC, datetime
 
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.match import match
+from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import STREAMS_PER_STATEMENT
 from broker.dispatcher.stream import LeaseStream
 from broker.job import NewJob
+from broker.store.promote import Offer, OfferedQueue
 
 
 def stream(number: int, *queues: str, credit: int = 10) -> LeaseStream:
@@ -110,3 +111,52 @@ def test_a_stream_whose_client_does_not_read_takes_nothing() -> None:
     full = stream(1, "q")
     full.unsent_bytes = 1 << 30
     assert matched([job()], [full]) == []
+
+
+def offered(streams: list[LeaseStream], *queues: QueueLanes, most: int = 4) -> Offer:
+    return make_offer(streams, {lanes.name: lanes for lanes in queues or (empty("q"),)}, most)
+
+
+def test_what_becomes_due_is_offered_by_turns_to_those_who_wait() -> None:
+    offer = offered([stream(1, "q"), stream(2, "q", credit=1)])
+    assert offer.queues == [OfferedQueue("q", first_slot=0, quota=4, rank=0)]
+    assert offer.slots == [1, 2, 1, 1]
+    assert [taker.worker_id for taker in offer.takers] == ["worker-1", "worker-2"]
+
+
+def test_a_queue_where_jobs_may_wait_is_not_offered_nor_any_behind_it() -> None:
+    waiting = QueueLanes("b", {0: Floor()}, may_have_jobs=True, explored=True)
+    assert offered([stream(1, "b", "a")], empty("a"), waiting).queues == []
+    offer = offered([stream(1, "a", "b", "c")], empty("a"), waiting, empty("c"))
+    assert [queue.queue for queue in offer.queues] == ["a"]
+
+
+def test_those_who_cannot_take_at_once_are_not_offered_anything() -> None:
+    polling = stream(1, "q")
+    polling.polls = True
+    full = stream(2, "q")
+    full.unsent_bytes = 1 << 30
+    assert offered([polling, full, stream(3, "q", credit=0)]) == Offer([], [], [])
+
+
+def test_queues_of_streams_alike_share_their_slots_in_order() -> None:
+    offer = offered([stream(1, "a", "b"), stream(2, "a", "b")], empty("a"), empty("b"))
+    assert offer.queues == [OfferedQueue("a", 0, 4, rank=0), OfferedQueue("b", 0, 4, rank=1)]
+    assert offer.slots == [1, 2, 1, 2]
+
+
+def test_a_queue_is_offered_by_those_who_wait_there_only() -> None:
+    offer = offered([stream(1, "a", "b"), stream(2, "b")], empty("a"), empty("b"))
+    assert offer.queues == [OfferedQueue("a", 0, 2, 0), OfferedQueue("b", 2, 2, 0)]
+    assert offer.slots == [1, 1, 2, 2]
+
+
+def test_streams_with_other_queues_behind_share_only_the_one_in_common() -> None:
+    offer = offered([stream(1, "a", "b"), stream(2, "a", "c")], empty("a"), empty("b"), empty("c"))
+    assert offer.queues == [OfferedQueue("a", 0, 4, 0)]
+
+
+def test_an_offer_is_bounded_however_many_wait() -> None:
+    crowd = [stream(number, f"q{number}") for number in range(1, 101)]
+    offer = offered(crowd, *(empty(f"q{number}") for number in range(1, 101)), most=10)
+    assert len(offer.slots) == len(offer.queues) == len(offer.takers) == 10
