@@ -143,7 +143,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     upkeep = Timer("upkeep", maintenance, MAINTENANCE_SECONDS)
     retention = Retention(config.database_url, config.retention_days)
     old_jobs = Timer("retention", retention, RETENTION_SECONDS)
-    timers = [due, expiry, upkeep] + ([old_jobs] if config.retention_days else [])
+    timers = [expiry, upkeep] + ([old_jobs] if config.retention_days else [])
     for actor in (*sweeps, maintenance, retention, speaker):
         stack.push_async_callback(actor.close)
 
@@ -178,10 +178,11 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     )
     address = _listen(server, config.listen)
 
-    leaser = asyncio.create_task(dispatcher.run())
-    leaser.add_done_callback(_report_end)
-    stack.push_async_callback(_stopped, dispatcher, leaser)
-    ears = Ears(dispatcher, speaker, health, [timer.wake for timer in timers])
+    for leasing in (dispatcher, due):
+        task = asyncio.create_task(leasing.run())
+        task.add_done_callback(_report_end)
+        stack.push_async_callback(_stopped, leasing, task)
+    ears = Ears(dispatcher, speaker, health, [timer.wake for timer in (due, *timers)])
     listener = Listener(config.database_url, speaker.broker_id, ears)
     for run in (*(timer.run for timer in timers), speaker.run, listener.run):
         task = asyncio.create_task(run())
@@ -225,11 +226,11 @@ async def _stop(
     await server.stop(grace_seconds)
 
 
-async def _stopped(dispatcher: Dispatcher, leaser: asyncio.Task[None]) -> None:
-    """Lets the lease statement that is in flight come back, so that its leases are given back and not lost."""
-    dispatcher.stop()
-    await asyncio.wait([leaser], timeout=2 * STATEMENT_TIMEOUT_SECONDS)
-    await _cancelled(leaser)
+async def _stopped(leasing: Dispatcher | Timer, task: asyncio.Task[None]) -> None:
+    """Lets the statement in flight come back that may lease jobs, so that its leases are given back and not lost."""
+    leasing.stop()
+    await asyncio.wait([task], timeout=2 * STATEMENT_TIMEOUT_SECONDS)
+    await _cancelled(task)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

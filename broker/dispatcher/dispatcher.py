@@ -129,12 +129,11 @@ class Dispatcher:
         return Reservation(slots, {number: taker_of(self._streams[number]) for number in credit})
 
     def offer(self, most: int) -> Offer:
-        """The streams that take jobs as they become due, at most `most`; their credits are kept until `take`."""
+        """Slots for jobs that become due, some `most`; their credits are kept until `take`."""
         if not self._hungry or self._stopping:
             return Offer()
-        offer = make_offer(
-            self._hungry.values(), self._lookout.queues, min(most, self._leases_per_statement())
-        )
+        limit = self._leases_per_statement()
+        offer = make_offer(self._hungry.values(), self._lookout.queues, min(most, limit), limit)
         for number, credit in _per_stream(offer.slots).items():
             self._streams[number].reserve(credit)
         return offer
@@ -145,16 +144,13 @@ class Dispatcher:
             return
         credit = _per_stream(slots)
         self._deliver(granted, credit)
-        if any(self._may_go_on(number) for number in credit):
+        streams = [stream for number in credit if (stream := self._streams.get(number)) is not None]
+        # The leaser took those credits for used. A stream that polls may now be told that there is nothing more.
+        free_at = {stream.queues for stream in streams if stream.credits > 0}
+        if any(stream.polls for stream in streams) or any(
+            self._lookout.queues[queue].promises for names in free_at for queue in names
+        ):
             self._wake.set()
-
-    def _may_go_on(self, number: int) -> bool:
-        """Whether the leaser has something to do for a stream of which credits were kept: it took them for used."""
-        stream = self._streams.get(number)
-        return stream is not None and (
-            stream.polls
-            or (stream.credits > 0 and any(self._lookout.queues[queue].promises for queue in stream.queues))
-        )
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
@@ -195,7 +191,7 @@ class Dispatcher:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
             except Exception:
-                # Nobody else grants leases: whatever went wrong, it is tried again, and the log says so.
+                # Nobody else looks for jobs that wait: whatever went wrong, it is tried again, and the log says so.
                 _log.exception("no leases can be granted")
                 self._fail_polls(Unavailable("leases cannot be granted now"))
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -4,13 +4,13 @@ What is taken so overtakes nothing that this broker knows of: where anything may
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.plan import STREAMS_PER_STATEMENT, by_turns, taker_of, those_in_turn
 from broker.dispatcher.stream import LeaseStream
 from broker.job import NewJob, Taker
-from broker.store.promote import Offer, OfferedQueue
+from broker.store.promote import Offer, QueueOffer
 
 
 def match(
@@ -66,39 +66,45 @@ def _streams_of(
     return found
 
 
-def make_offer(hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], most: int) -> Offer:
-    """Who takes at once what becomes due, whichever jobs those are: `most` slots (1 or more), shared between the queues that are waited at.
+def make_offer(
+    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], most: int, limit: int
+) -> Offer:
+    """The slots for what becomes due, whichever jobs those are: `most` or more, one at least for each queue at whose head streams wait, but
+    never more than `limit` (both 1 or more).
 
-    Streams are given in the order of their turns; no more than `most` take part. Each waits at its first queue, and takes from those
-    behind it as long as all who wait there have them in the same order; like `match`, from none that lies behind one where jobs may wait.
+    Streams are given in the order of their turns. Where all who share slots have the same queues, their slots are also for the queues
+    behind the first; like `match`, for none that lies behind one where jobs may wait.
     """
     waiting: dict[str, list[LeaseStream]] = {}
-    open_to: dict[int, tuple[str, ...]] = {}  # by stream
-    for stream in islice(filter(_is_free, hungry), most):
-        if queues[stream.queues[0]].is_empty:
-            open_to[stream.number] = tuple(takewhile(lambda name: queues[name].is_empty, stream.queues))
-            waiting.setdefault(stream.queues[0], []).append(stream)
-    offered: list[OfferedQueue] = []
+    closed: set[str] = set()
+    for stream in filter(_is_free, hungry):
+        head = stream.queues[0]
+        if head in waiting:
+            waiting[head].append(stream)
+        elif head not in closed:
+            if queues[head].is_empty:
+                waiting[head] = [stream]
+            else:
+                closed.add(head)
+    offered: list[QueueOffer] = []
     slots: list[int] = []
     takers: list[Taker] = []
     spoken_for = set(waiting)
     for head, streams in waiting.items():
         first_slot = len(slots)
-        room = min(most - first_slot, max(1, most // len(waiting)))
+        room = min(max(1, most // len(waiting)), limit - first_slot)
         if room <= 0:
             break
         sharing = those_in_turn(streams, room)
         slots.extend(by_turns({stream.number: stream.credits for stream in sharing}, room))
         takers.extend(map(taker_of, sharing))
-        order = open_to[sharing[0].number]
-        behind: Iterable[str] = ()
-        if all(open_to[stream.number] == order for stream in sharing):
-            behind = takewhile(lambda name: name not in spoken_for, order[1:])
-        share = (head, *behind)
+        share = [head]
+        if all(stream.queues == sharing[0].queues for stream in sharing):
+            behind = sharing[0].queues[1:room]  # of more queues than slots, the first
+            share += takewhile(lambda name: queues[name].is_empty and name not in spoken_for, behind)
         spoken_for.update(share)
-        offered += [
-            OfferedQueue(name, first_slot, len(slots) - first_slot, rank) for rank, name in enumerate(share)
-        ]
+        quota = len(slots) - first_slot
+        offered += [QueueOffer(name, first_slot, quota, rank) for rank, name in enumerate(share)]
     return Offer(offered, slots, takers)
 
 

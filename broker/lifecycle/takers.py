@@ -24,7 +24,7 @@ class Takers(Protocol):
         ...
 
     def offer(self, most: int) -> Offer:
-        """Which streams take jobs that are due, whichever those are: at most so many. Their credits are kept until `take`."""
+        """Slots for jobs that become due, whichever those are, some `most`. Their credits are kept until `take`."""
         ...
 
     def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
@@ -40,7 +40,7 @@ class Nobody:
         return Reservation()
 
     def offer(self, most: int) -> Offer:
-        """Nobody."""
+        """No slots."""
         return Offer()
 
     def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:

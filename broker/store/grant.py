@@ -1,6 +1,7 @@
 """Grants leases: moves jobs from `ready` to `lease`; one statement for many streams.
 
-Owns what every statement does that leases jobs which wait. Must not choose streams: the dispatcher says which slots there are.
+Owns the part that all statements share which lease jobs that were put in before. Must not choose streams: the dispatcher says which slots
+there are.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from psycopg.types.numeric import Int8
 
 from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
-from broker.store.session import Session
+from broker.store.session import Row, Session
 
 # Leases what was `taken`, in the order of `place`. Bodies are read by one scan, between bounds that are known before it starts: partitions
 # outside of them are not even opened, where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
@@ -23,7 +24,7 @@ WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 failure AS MATERIALIZED (
   SELECT DISTINCT ON (job_id) job_id, detail FROM event_log
   WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken WHERE attempts BETWEEN 1 AND {few})) AND kind >= 4 AND kind = 4
-    AND job_id >= %b::int8 AND job_id <= noetl.id_at(noetl.clock()) + %b::int8
+    AND job_id >= {oldest} AND job_id <= noetl.id_at(noetl.clock()) + %b::int8
   ORDER BY job_id, event_id DESC
 ),
 granted AS MATERIALIZED (
@@ -34,7 +35,7 @@ granted AS MATERIALIZED (
   FROM (SELECT o.*, (SELECT %b::int4[])[o.slot] AS slot_stream FROM ordered o) g
   JOIN (
     SELECT * FROM job WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken))
-      AND job_id >= %b::int8 AND job_id <= noetl.id_at(noetl.clock()) + %b::int8) j USING (job_id)
+      AND job_id >= {oldest} AND job_id <= noetl.id_at(noetl.clock()) + %b::int8) j USING (job_id)
   LEFT JOIN unnest(%b::int4[], %b::text[], %b::float8[]) s(stream, worker_id, lease_seconds) ON s.stream = g.slot_stream
 ),
 leased AS (
@@ -47,13 +48,13 @@ leased AS (
   CASE WHEN seq <> job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
   CASE WHEN attempts > {few} THEN (
     SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
-      AND e.job_id >= %b::int8 AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
+      AND e.job_id >= {oldest} AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
     ELSE failure.detail END,
   queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
 FROM granted g LEFT JOIN failure USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted))
 ORDER BY place)
-{behind}"""
+{more}"""
 
 # Jobs of lanes are taken from behind the floor of each on, never from the head of a churned index.
 # Of one lane: its first jobs, locked as they are found; a second broker passes over just those.
@@ -103,12 +104,16 @@ ordered AS (
 _FEW_FAILURES = 8
 
 
-def grant_statement(taken: str, behind: str = "") -> str:
-    """Leases the jobs that the CTEs `taken` take: `ordered` gives each a place and a slot. Its rows are those of `Grant`, and those
-    that the query `behind` adds.
+def grant_statement(taken: str, *, oldest: str = "%b::int8", more: str = "") -> str:
+    """Leases the jobs that the CTEs `taken` take: their `ordered` gives each a place and a slot. Its rows are those of `Grant`.
+
+    `oldest` tells the id from which on bodies are looked for, of an argument; `more` is a query whose rows come behind.
     """
     return _GRANT.format(
-        taken=taken.strip(), few=_FEW_FAILURES, behind=f"UNION ALL\n{behind.strip()}" if behind else ""
+        taken=taken.strip(),
+        few=_FEW_FAILURES,
+        oldest=oldest,
+        more=f"UNION ALL\n{more.strip()}" if more else "",
     ).strip()
 
 
@@ -137,7 +142,7 @@ _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 # what has come back after a delay; and how much newer than the clock, which may have been set back a little.
 REACH = 3_600_000 << 22
 _AHEAD = 60_000 << 22
-_NO_END = 1 << 61
+NO_END = 1 << 61
 
 
 class Lane(NamedTuple):
@@ -163,14 +168,49 @@ async def grant(
     """
     statement, wanted = _from(lanes)
     oldest = min(lane.floor for lane in lanes) - REACH
-    if oldest > 0:
+    near = oldest if oldest > 0 else None
+    rows = await run_grant(session, statement, wanted, slots, takers, near=near, everywhere=0)
+    return [Grant._make(row) for row in rows]
+
+
+async def run_grant(
+    session: Session,
+    statement: str,
+    taking: Sequence[object],
+    slots: Sequence[int],
+    takers: Sequence[Taker],
+    *,
+    near: int | None,
+    everywhere: int,
+    more: Sequence[object] = (),
+) -> list[Row]:
+    """The rows of a `grant_statement`; `taking` and `more` are the arguments of its own parts. Raises Unavailable.
+
+    Its `oldest` is `near`, unless that is None, so that few partitions are opened; where a body lies outside, all is done again with
+    `everywhere`.
+    """
+
+    def arguments(oldest: int, ahead: int, *, whole: bool) -> tuple[object, ...]:
+        reach = (Int8(oldest), Int8(ahead))
+        return (
+            *taking,
+            *reach,
+            Int4s(slots),
+            *reach,
+            Int4s([taker.stream for taker in takers]),
+            Texts([taker.worker_id for taker in takers]),
+            Float8s([taker.lease_seconds for taker in takers]),
+            *reach,
+            whole,
+            *more,
+        )
+
+    if near is not None:
         try:
-            rows = await session.rows(statement, (*wanted, *grant_arguments(slots, takers, oldest)))
-            return [Grant._make(row) for row in rows]
+            return await session.rows(statement, arguments(near, _AHEAD, whole=False))
         except pg_errors.SerializationFailure:
             pass  # nothing was taken
-    rows = await session.rows(statement, (*wanted, *grant_arguments(slots, takers, None)))
-    return [Grant._make(row) for row in rows]
+    return await session.rows(statement, arguments(everywhere, NO_END, whole=True))
 
 
 def _from(lanes: Sequence[Lane]) -> tuple[str, tuple[object, ...]]:
@@ -186,24 +226,6 @@ def _from(lanes: Sequence[Lane]) -> tuple[str, tuple[object, ...]]:
         Int4s([lane.quota for lane in lanes]),
         Int4s([lane.first_slot for lane in lanes]),
         Int4s([lane.rank for lane in lanes]),
-    )
-
-
-def grant_arguments(slots: Sequence[int], takers: Sequence[Taker], oldest: int | None) -> tuple[object, ...]:
-    """The arguments of a `grant_statement` behind those of its `taken`. Bodies are looked for from the id `oldest` on, None: everywhere.
-
-    Where one lies elsewhere, the statement is refused whole by a SerializationFailure.
-    """
-    reach = (Int8(0), Int8(_NO_END)) if oldest is None else (Int8(oldest), Int8(_AHEAD))
-    return (
-        *reach,
-        Int4s(slots),
-        *reach,
-        Int4s([taker.stream for taker in takers]),
-        Texts([taker.worker_id for taker in takers]),
-        Float8s([taker.lease_seconds for taker in takers]),
-        *reach,
-        oldest is None,
     )
 
 

@@ -84,6 +84,17 @@ class Tables:
             await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
             yield
 
+    @asynccontextmanager
+    async def promoting_held_back(self) -> AsyncIterator[None]:
+        """Inside the block nothing can leave its delay: the statements that try wait."""
+        async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
+            await connection.execute("LOCK TABLE noetl.delayed IN SHARE MODE")
+            yield
+
+    async def is_available(self, job_id: int) -> bool:
+        """Whether a job waits for a worker, and for no time."""
+        return bool(await self.value("SELECT count(*) FROM noetl.ready WHERE job_id = %s", job_id))
+
     async def somebody_waits_for_a_lock(self) -> bool:
         """Whether a statement has come as far as what is held back."""
         return bool(

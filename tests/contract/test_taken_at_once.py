@@ -12,6 +12,8 @@ from tests.fixtures_database import MoveClock
 
 # Now and then the broker looks into the queue just then, and a job waits for that look: of so many, some are taken at once.
 TRIES = 5
+HOUR = 3600
+RETRY = retry(max_attempts=2, initial_delay=HOUR, max_delay=HOUR)
 
 
 @asynccontextmanager
@@ -21,6 +23,7 @@ async def waiting(client: Client, credit: int) -> AsyncIterator[Stream]:
     async with client.stream(credit + 1) as stream:
         (lease,) = await stream.leases(1)
         await stream.ask(received=[lease.lease_token])
+        await client.complete(lease.lease_token)
         yield stream
 
 
@@ -128,15 +131,14 @@ async def test_a_stream_that_half_closes_meanwhile_still_gets_it(client: Client,
 async def test_a_retry_that_is_due_is_leased_in_the_transaction_that_finds_it(
     client: Client, tables: Tables, move_clock: MoveClock
 ) -> None:
-    policy = retry(max_attempts=2, initial_delay=3600, max_delay=3600)
     delayed = []
     async with waiting(client, 2 * TRIES) as stream:
         for _ in range(TRIES):
-            job_id = await client.enqueue(retry=policy)
+            job_id = await client.enqueue(retry=RETRY)
             (lease,) = await stream.leases(1)
             await client.fail(lease.lease_token)
             async with tables.leasing_held_back():
-                await move_clock(3600)
+                await move_clock(HOUR)
                 await eventually(tables.somebody_waits_for_a_lock)
                 delayed.append(
                     await tables.value("SELECT count(*) FROM noetl.delayed WHERE job_id = %s", job_id)
@@ -146,3 +148,65 @@ async def test_a_retry_that_is_due_is_leased_in_the_transaction_that_finds_it(
             await client.complete(second.lease_token)
 
     assert 1 in delayed, "what takes it out of its delay waits with the lease"
+
+
+async def test_a_due_job_whose_stream_breaks_before_it_is_there_goes_to_the_next(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    async with waiting(client, 1) as breaking:
+        job_id = await client.enqueue(delay=HOUR)
+        async with tables.leasing_held_back():
+            await move_clock(HOUR)
+            await eventually(tables.somebody_waits_for_a_lock)
+            breaking.cancel()
+            async with client.stream(0, queues=["other"]) as probe:
+                await probe.rest()  # the broker has heard of the break by now
+
+        lease = await client.lease()
+
+    assert (lease.job_id, lease.attempt) == (job_id, 1)
+
+
+async def test_a_stream_that_half_closes_while_a_job_falls_due_still_gets_it(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    async with waiting(client, 1) as stream:
+        job_id = await client.enqueue(delay=HOUR)
+        async with tables.leasing_held_back():
+            await move_clock(HOUR)
+            await eventually(tables.somebody_waits_for_a_lock)
+            await stream.half_close()
+            async with client.stream(0, queues=["other"]) as probe:
+                await probe.rest()
+
+        assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
+
+
+async def test_a_due_job_that_cannot_be_leased_with_its_sweep_is_leased_later_by_the_same_credit(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    async with waiting(client, 1) as stream:
+        job_id = await client.enqueue(delay=HOUR)
+        async with tables.leasing_held_back():
+            await move_clock(HOUR)
+            await eventually(tables.somebody_waits_for_a_lock)
+            await tables.rows(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            await move_clock(1)  # wakes the sweep
+            await eventually(lambda: tables.is_available(job_id))
+
+        assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
+
+
+async def test_a_job_that_comes_while_all_credits_are_kept_for_what_falls_due_is_leased_by_one_that_was_not_used(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    async with waiting(client, 1) as stream:
+        await client.enqueue(delay=HOUR, queue="nobody")
+        async with tables.promoting_held_back():
+            await move_clock(HOUR)
+            await eventually(tables.somebody_waits_for_a_lock)
+            job_id = await client.enqueue()
+
+        assert [lease.job_id for lease in await stream.leases(1)] == [job_id]

@@ -13,7 +13,7 @@ from broker.job import NewJob, Taker
 from broker.store import finish, sweep
 from broker.store.enqueue import Enqueuer
 from broker.store.grant import Lane, discover, grant
-from broker.store.promote import Offer, OfferedQueue, promote
+from broker.store.promote import Offer, QueueOffer, promote
 from broker.store.session import Row, Session
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,17 +45,18 @@ class Explaining(Session):
 
     async def plan(self, statement: str) -> dict[str, Any]:
         """The plan under the settings of every session of the broker."""
-        types = re.findall(r"%b::(\w+)(\[\])?", statement)
+        types = re.findall(r"([-+] )?%b::(\w+)(\[\])?", statement)
         assert len(types) == statement.count("%b"), "each argument says its type"
         numbers = iter(range(1, len(types) + 1))
         numbered = re.sub("%b", lambda _: f"${next(numbers)}", statement).replace("%%", "%")
         connection = await self._connected()
         now = await (await connection.execute("SELECT noetl.next_id()")).fetchone()
         assert now is not None
-        # An id of today: where a statement bounds ids, it reads today's partition and leaves out the others.
+        # An id of today, and no distance from one: where a statement bounds ids, it reads today's partition and leaves out the others.
         given = {**SAMPLES, "int8": now[0]}
+        values = [(0 if distance else given[name], name, array) for distance, name, array in types]
         samples = ", ".join(
-            f"'{{{given[name]}}}'::{name}[]" if array else f"'{given[name]}'::{name}" for name, array in types
+            f"'{{{value}}}'::{name}[]" if array else f"'{value}'::{name}" for value, name, array in values
         )
         await connection.execute(f"PREPARE explained AS {numbered}".encode())
         cursor = await connection.execute(
@@ -160,9 +161,9 @@ async def _promote(session: Session) -> None:
 
 
 async def _promote_and_take(session: Session) -> None:
-    (now_id,) = await session.row("SELECT noetl.next_id()") or ()
-    offer = Offer([OfferedQueue("q", 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
-    await promote(session, BEGINNING, 1000, offer, now_id)
+    await promote(
+        session, BEGINNING, 1000, Offer([QueueOffer("q", 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    )
 
 
 async def _expired(session: Session) -> None:

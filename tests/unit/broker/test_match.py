@@ -7,7 +7,7 @@ from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import STREAMS_PER_STATEMENT
 from broker.dispatcher.stream import LeaseStream
 from broker.job import NewJob
-from broker.store.promote import Offer, OfferedQueue
+from broker.store.promote import Offer, QueueOffer
 
 
 def stream(number: int, *queues: str, credit: int = 10) -> LeaseStream:
@@ -113,25 +113,25 @@ def test_a_stream_whose_client_does_not_read_takes_nothing() -> None:
     assert matched([job()], [full]) == []
 
 
-def offered(streams: list[LeaseStream], *queues: QueueLanes, most: int = 4) -> Offer:
-    return make_offer(streams, {lanes.name: lanes for lanes in queues or (empty("q"),)}, most)
+def offered(streams: list[LeaseStream], *queues: QueueLanes, most: int = 4, limit: int = 500) -> Offer:
+    return make_offer(streams, {lanes.name: lanes for lanes in queues or (empty("q"),)}, most, limit)
 
 
-def test_what_becomes_due_is_offered_by_turns_to_those_who_wait() -> None:
+def test_slots_for_what_becomes_due_go_by_turns_to_those_who_wait() -> None:
     offer = offered([stream(1, "q"), stream(2, "q", credit=1)])
-    assert offer.queues == [OfferedQueue("q", first_slot=0, quota=4, rank=0)]
+    assert offer.queues == [QueueOffer("q", first_slot=0, quota=4, rank=0)]
     assert offer.slots == [1, 2, 1, 1]
     assert [taker.worker_id for taker in offer.takers] == ["worker-1", "worker-2"]
 
 
-def test_a_queue_where_jobs_may_wait_is_not_offered_nor_any_behind_it() -> None:
+def test_there_are_no_slots_for_a_queue_where_jobs_may_wait_nor_for_those_behind_it() -> None:
     waiting = QueueLanes("b", {0: Floor()}, may_have_jobs=True, explored=True)
     assert offered([stream(1, "b", "a")], empty("a"), waiting).queues == []
     offer = offered([stream(1, "a", "b", "c")], empty("a"), waiting, empty("c"))
     assert [queue.queue for queue in offer.queues] == ["a"]
 
 
-def test_those_who_cannot_take_at_once_are_not_offered_anything() -> None:
+def test_those_who_cannot_take_at_once_have_no_slots() -> None:
     polling = stream(1, "q")
     polling.polls = True
     full = stream(2, "q")
@@ -139,24 +139,39 @@ def test_those_who_cannot_take_at_once_are_not_offered_anything() -> None:
     assert offered([polling, full, stream(3, "q", credit=0)]) == Offer([], [], [])
 
 
-def test_queues_of_streams_alike_share_their_slots_in_order() -> None:
+def test_streams_with_the_same_queues_share_slots_for_all_of_them() -> None:
     offer = offered([stream(1, "a", "b"), stream(2, "a", "b")], empty("a"), empty("b"))
-    assert offer.queues == [OfferedQueue("a", 0, 4, rank=0), OfferedQueue("b", 0, 4, rank=1)]
+    assert offer.queues == [QueueOffer("a", 0, 4, rank=0), QueueOffer("b", 0, 4, rank=1)]
     assert offer.slots == [1, 2, 1, 2]
 
 
-def test_a_queue_is_offered_by_those_who_wait_there_only() -> None:
+def test_the_slots_of_a_queue_are_of_those_who_wait_there_first() -> None:
     offer = offered([stream(1, "a", "b"), stream(2, "b")], empty("a"), empty("b"))
-    assert offer.queues == [OfferedQueue("a", 0, 2, 0), OfferedQueue("b", 2, 2, 0)]
+    assert offer.queues == [QueueOffer("a", 0, 2, 0), QueueOffer("b", 2, 2, 0)]
     assert offer.slots == [1, 1, 2, 2]
 
 
-def test_streams_with_other_queues_behind_share_only_the_one_in_common() -> None:
+def test_streams_with_other_queues_behind_share_slots_only_for_the_first() -> None:
     offer = offered([stream(1, "a", "b"), stream(2, "a", "c")], empty("a"), empty("b"), empty("c"))
-    assert offer.queues == [OfferedQueue("a", 0, 4, 0)]
+    assert offer.queues == [QueueOffer("a", 0, 4, 0)]
 
 
-def test_an_offer_is_bounded_however_many_wait() -> None:
+def test_each_queue_that_is_waited_at_has_a_slot_however_many_wait_elsewhere() -> None:
+    crowd = [stream(number, "a") for number in range(100)]
+    offer = offered([*crowd, stream(200, "b")], empty("a"), empty("b"))
+    assert [queue.queue for queue in offer.queues] == ["a", "b"]
+    assert 200 in offer.slots
+
+
+def test_there_are_no_more_slots_than_may_be() -> None:
     crowd = [stream(number, f"q{number}") for number in range(1, 101)]
-    offer = offered(crowd, *(empty(f"q{number}") for number in range(1, 101)), most=10)
-    assert len(offer.slots) == len(offer.queues) == len(offer.takers) == 10
+    queues = [empty(f"q{number}") for number in range(1, 101)]
+    assert len(offered(crowd, *queues, most=4).slots) == 100
+    limited = offered(crowd, *queues, most=4, limit=10)
+    assert len(limited.slots) == len(limited.queues) == len(limited.takers) == 10
+
+
+def test_there_are_no_more_queues_than_slots() -> None:
+    many = [f"q{number}" for number in range(10)]
+    offer = offered([stream(1, *many)], *map(empty, many))
+    assert [queue.queue for queue in offer.queues] == many[:4]
