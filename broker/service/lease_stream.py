@@ -93,12 +93,11 @@ async def _responses(
             continue
         if stream.polls and _poll_is_over(stream, delivered=delivered, waited=loop.time() >= ends_at):
             return
-        timeout = (
-            min(SIGN_OF_LIFE_SECONDS, max(0.0, ends_at - loop.time()))
-            if stream.polls
-            else SIGN_OF_LIFE_SECONDS
-        )
-        if not await _changed(stream, timeout or SIGN_OF_LIFE_SECONDS) and not stream.polls:
+        now = loop.time()
+        until = _next_sign_of_life(now)
+        if stream.polls and now < ends_at:
+            until = min(until, ends_at)
+        if not await _changed(stream, until) and not stream.polls:
             yield pb.LeaseResponse()
 
 
@@ -106,10 +105,16 @@ def _poll_is_over(stream: LeaseStream, *, delivered: bool, waited: bool) -> bool
     return stream.open_credits <= 0 or (stream.settled and (delivered or waited))
 
 
-async def _changed(stream: LeaseStream, seconds: float) -> bool:
-    """True when the stream has something to send or to notice, False after so many seconds."""
+def _next_sign_of_life(now: float) -> float:
+    """When a stream that is silent from now on says that it lives: an instant that streams share, to wake the broker seldom."""
+    between = SIGN_OF_LIFE_SECONDS / 10
+    return (now + SIGN_OF_LIFE_SECONDS) // between * between
+
+
+async def _changed(stream: LeaseStream, until: float) -> bool:
+    """True when the stream has something to send or to notice, False at that instant of the loop's clock."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(until):
             await stream.changed.wait()
     except TimeoutError:
         return False
