@@ -27,7 +27,7 @@ choose_python() {
 
 if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
   python=$(choose_python)
-  echo "making $venv with $("$python" --version)"
+  echo "making $venv with $("$python" --version): a minute or so"
   "$python" -m venv --clear "$venv"
 fi
 install=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt)

@@ -34,7 +34,9 @@ from broker.cli.watching import updates
 @click.option(
     "--limit", type=click.IntRange(min=0), default=0, help="At most so many, the oldest. Default: all."
 )
-@click.option("--follow", is_flag=True, help="Go on until the execution has ended.")
+@click.option(
+    "--follow", is_flag=True, help="Go on until the execution has ended; not with --job, --type or --limit."
+)
 @click.option(
     "--json", "json_wanted", is_flag=True, help="Print a JSON array; with --follow one line per event."
 )
@@ -53,7 +55,9 @@ def events(
         raise click.UsageError("give an EXECUTION_ID, or --job ID")
     if follow:
         if execution_id is None or event_types or limit:
-            raise click.UsageError("--follow takes an EXECUTION_ID, and neither --type nor --limit")
+            raise click.UsageError(
+                "--follow goes with an EXECUTION_ID alone: not with --job, --type or --limit"
+            )
         _follow(broker, execution_id, json_wanted)
         return
 

@@ -6,7 +6,7 @@ Must not change any.
 from typing import Any
 
 import click
-from reprise.v1.job_pb2 import JOB_VIEW_FULL, Job, JobStatus
+from reprise.v1.job_pb2 import JOB_STATUS_DONE, JOB_VIEW_FULL, Job, JobStatus
 from reprise.v1.queue_service_pb2 import GetJobRequest, JobFilter, ListJobsRequest
 from reprise.v1.retry_pb2 import Jitter
 
@@ -132,7 +132,7 @@ def job(broker: Broker, job_id: int, json_wanted: bool) -> None:
     print_block("checks of the last decision", checks_in_words(found.last_decision))
     print_block("input", pretty_json(found.input_json))
     print_block("result", pretty_json(found.result_json))
-    print_block("output and stack trace", found.last_failure.stack_trace)
+    print_block("output and stack trace of the last failure", found.last_failure.stack_trace)
 
 
 def _filter(statuses: tuple[str, ...], queue_name: str, **more: Any) -> JobFilter:
@@ -152,6 +152,11 @@ def _list_jobs(broker: Broker, wanted: JobFilter, limit: int) -> tuple[list[Job]
 def _status(job: Job) -> Span:
     name = short_name(JobStatus.Name(job.status), _PREFIX)
     return Span(name, STATUS_STYLES.get(name, ""))
+
+
+def _last_failure(job: Job) -> Span:
+    """Of a job that is done it is past."""
+    return Span(failure_in_words(job.last_failure), "dim" if job.status == JOB_STATUS_DONE else "red")
 
 
 def _attempts(job: Job) -> Span:
@@ -199,7 +204,7 @@ def _job_row(job: Job) -> tuple[Span, ...]:
         _attempts(job),
         Span(instant(job.created_at)),
         Span(one_line(job.worker_id)),
-        Span(failure_in_words(job.last_failure), "red"),
+        _last_failure(job),
     )
 
 
@@ -241,6 +246,6 @@ def _fields(job: Job) -> list[tuple[str, Span]]:
         ("status", _status(job)),
         ("attempts", _attempts(job)),
         *((name, Span(one_line(text))) for name, text in plain.items()),
-        ("last_failure", Span(failure_in_words(job.last_failure), "red")),
+        ("last_failure", _last_failure(job)),
         ("last_decision", Span(decision_in_words(job.last_decision), "yellow")),
     ]

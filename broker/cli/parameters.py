@@ -24,7 +24,27 @@ _LARGEST_PORT = 65535
 _LARGEST_INTEGER = 2**53
 
 
-ID = click.IntRange(1, 2**63 - 1)
+_HIGHEST_ID = 2**63 - 1
+_ID_DIGITS = len(str(_HIGHEST_ID))
+
+
+class IdType(click.ParamType[int]):
+    """The number of a job or an execution."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, 1 to 2**63 - 1."""
+        text = str(value)
+        digits = text.lstrip("0")
+        if not (
+            text.isascii() and digits.isdigit() and len(digits) <= _ID_DIGITS and int(digits) <= _HIGHEST_ID
+        ):
+            self.fail(f"{text!r} is no id: those are numbers, as `enqueue` and `run` print them", param, ctx)
+        return int(digits)
+
+
+ID = IdType()
 
 
 class DurationType(click.ParamType[Duration]):

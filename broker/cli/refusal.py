@@ -19,7 +19,7 @@ Detail = TypeVar("Detail", bound=Message)
 
 _HINTS = {
     "PLAYBOOK_NOT_FOUND": ": `reprise playbooks` lists those that are registered",
-    "EXECUTION_NOT_FOUND": ": `reprise executions` lists those that there are",
+    "EXECUTION_NOT_FOUND": ": `reprise executions` lists those that there are; a job's id goes to `reprise job` or `reprise events --job`",
     "JOB_NOT_FOUND": ": `reprise jobs` lists those that there are",
 }
 

@@ -16,7 +16,8 @@ from broker.supervisor.child import Child, ChildSpec
 # A restarted part that falls over again at once must not fill the log.
 _RESTART_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
-_DRAIN_SECONDS = 5
+# How long attempts that run may go on after a stop was asked for.
+DRAIN_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +132,10 @@ class Stack:
     def _worker_spec(self) -> ChildSpec:
         return ChildSpec(
             name="worker",
-            command=[sys.executable, "-P", "-m", "worker", f"--broker={self.address}", f"--drain-seconds={_DRAIN_SECONDS}"],
+            command=[sys.executable, "-P", "-m", "worker", f"--broker={self.address}", f"--drain-seconds={DRAIN_SECONDS}"],
             log=self._log("worker"),
             ready="ready worker_id=",
             environment={"REPRISE_DATABASE_URL": None},
             on_parent_death=signal.SIGTERM,
-            stop_seconds=_DRAIN_SECONDS + 15,  # it kills, reports and releases after that
+            stop_seconds=DRAIN_SECONDS + 15,  # it kills, reports and releases after that
         )  # fmt: skip

@@ -222,7 +222,7 @@ def test_job_shows_one_in_full(peer: Peer, run: Reprise) -> None:
         "  stop_when  {{ status_code == 400 }} -> false",
         "  delay      min(1 s * 1.5^0, 60 s) -> 1 s",
     ]
-    assert lines[lines.index("input") + 1 : lines.index("output and stack trace")] == [
+    assert lines[lines.index("input") + 1 : lines.index("output and stack trace of the last failure")] == [
         "  {",
         '    "a": {',
         '      "b": 1',

@@ -8,12 +8,23 @@ import click
 import pytest
 from reprise.v1.retry_pb2 import JITTER_EQUAL, JITTER_FULL, JITTER_NONE, RetryPolicy
 
-from broker.cli.parameters import AddressType, JsonObjectType, SettingType, overlay, parse_duration
+from broker.cli.parameters import ID, AddressType, JsonObjectType, SettingType, overlay, parse_duration
 from broker.cli.retry_option import RetryType
 
 
 def setting(text: str) -> tuple[tuple[str, ...], object]:
     return SettingType().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), (str(2**63 - 1), 2**63 - 1)])
+def test_an_id_is_a_number(text: str, number: int) -> None:
+    assert ID.convert(text, None, None) == number
+
+
+@pytest.mark.parametrize("text", ["", "abc", "0", "-1", "1.5", "²", "٣", str(2**63), "9" * 5000])
+def test_anything_else_is_no_id(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no id"):
+        ID.convert(text, None, None)
 
 
 @pytest.mark.parametrize(
