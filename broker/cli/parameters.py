@@ -20,12 +20,10 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})")
 _LARGEST_PORT = 65535
+_ID = re.compile(r"0*([1-9][0-9]{0,18})")
+_LARGEST_ID = 2**63 - 1
 # A protobuf Struct holds doubles: a greater integer would arrive as another number.
 _LARGEST_INTEGER = 2**53
-
-
-_HIGHEST_ID = 2**63 - 1
-_ID_DIGITS = len(str(_HIGHEST_ID))
 
 
 class IdType(click.ParamType[int]):
@@ -36,12 +34,10 @@ class IdType(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number, 1 to 2**63 - 1."""
         text = str(value)
-        digits = text.lstrip("0")
-        if not (
-            text.isascii() and digits.isdigit() and len(digits) <= _ID_DIGITS and int(digits) <= _HIGHEST_ID
-        ):
+        matched = _ID.fullmatch(text)
+        if matched is None or int(matched[1]) > _LARGEST_ID:
             self.fail(f"{text!r} is no id: those are numbers, as `enqueue` and `run` print them", param, ctx)
-        return int(digits)
+        return int(matched[1])
 
 
 ID = IdType()

@@ -123,9 +123,7 @@ class Dispatcher:
         if not self._hungry or self._stopping:
             return Reservation()
         slots = match(jobs, self._hungry.values(), self._lookout.queues)
-        credit = _per_stream(slots)
-        for number, most in credit.items():
-            self._streams[number].reserve(most)
+        credit = self._keep(slots)
         return Reservation(slots, {number: taker_of(self._streams[number]) for number in credit})
 
     def offer(self, most: int) -> Offer:
@@ -134,14 +132,11 @@ class Dispatcher:
             return Offer()
         limit = self._leases_per_statement()
         offer = make_offer(self._hungry.values(), self._lookout.queues, min(most, limit), limit)
-        for number, credit in _per_stream(offer.slots).items():
-            self._streams[number].reserve(credit)
+        self._keep(offer.slots)
         return offer
 
     def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
         """Delivers what was leased to the streams of `slots`, and frees the credits that were not used."""
-        if not slots:
-            return
         credit = _per_stream(slots)
         self._deliver(granted, credit)
         streams = [stream for number in credit if (stream := self._streams.get(number)) is not None]
@@ -151,6 +146,13 @@ class Dispatcher:
             self._lookout.queues[queue].promises for names in free_at for queue in names
         ):
             self._wake.set()
+
+    def _keep(self, slots: Iterable[int | None]) -> dict[int, int]:
+        """Keeps a credit for each slot, until `_deliver`: how many, by stream."""
+        credit = _per_stream(slots)
+        for number, most in credit.items():
+            self._streams[number].reserve(most)
+        return credit
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
@@ -253,9 +255,7 @@ class Dispatcher:
         for lanes in planned.values():
             lanes.may_have_jobs = False
             lanes.in_flight = True
-        credit = _per_stream(plan.slots)
-        for number, most in credit.items():
-            self._streams[number].reserve(most)
+        credit = self._keep(plan.slots)
         granted: list[Grant] = []
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -78,18 +78,15 @@ class Tables:
         return now
 
     @asynccontextmanager
-    async def leasing_held_back(self) -> AsyncIterator[None]:
-        """Inside the block nothing can be leased: the statements that try wait."""
+    async def held_back(self, table: str) -> AsyncIterator[None]:
+        """Inside the block nothing can be written to a table: the statements that try wait."""
         async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
-            await connection.execute("LOCK TABLE noetl.lease IN SHARE MODE")
+            await connection.execute(f"LOCK TABLE noetl.{table} IN SHARE MODE".encode())
             yield
 
-    @asynccontextmanager
-    async def promoting_held_back(self) -> AsyncIterator[None]:
-        """Inside the block nothing can leave its delay: the statements that try wait."""
-        async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
-            await connection.execute("LOCK TABLE noetl.delayed IN SHARE MODE")
-            yield
+    def leasing_held_back(self) -> AbstractAsyncContextManager[None]:
+        """Inside the block nothing can be leased."""
+        return self.held_back("lease")
 
     async def is_available(self, job_id: int) -> bool:
         """Whether a job waits for a worker, and for no time."""

@@ -27,11 +27,25 @@ async def waiting(client: Client, credit: int) -> AsyncIterator[Stream]:
         yield stream
 
 
+async def settled(client: Client) -> None:
+    """Returns when the broker has done with what came to it before, and has nothing left to look for."""
+    async with client.stream(0, queues=["other"]) as probe:
+        await probe.rest()
+
+
+@asynccontextmanager
+async def due_and_held_back(tables: Tables, move_clock: MoveClock, table: str) -> AsyncIterator[None]:
+    """An hour has passed, and the sweep that finds what is due by now waits to write to a table."""
+    async with tables.held_back(table):
+        await move_clock(HOUR)
+        await eventually(tables.somebody_waits_for_a_lock)
+        yield
+
+
 async def test_job_and_lease_are_of_one_transaction(client: Client, tables: Tables) -> None:
     async with waiting(client, TRIES) as stream:
         for _ in range(TRIES):
-            async with client.stream(0, queues=["other"]) as probe:
-                await probe.rest()  # the broker has nothing left to look for by now
+            await settled(client)  # the broker has nothing left to look for by now
             await client.enqueue()
             await stream.leases(1)
         transactions = await tables.rows(
@@ -106,8 +120,7 @@ async def test_a_job_whose_stream_breaks_before_it_is_there_goes_to_the_next(
             enqueuing = asyncio.create_task(client.enqueue())
             await eventually(tables.somebody_waits_for_a_lock)
             breaking.cancel()
-            async with client.stream(0, queues=["other"]) as probe:
-                await probe.rest()  # the broker has heard of the break by now
+            await settled(client)  # the broker has heard of the break by now
         job_id = await enqueuing
 
         lease = await client.lease()
@@ -121,8 +134,7 @@ async def test_a_stream_that_half_closes_meanwhile_still_gets_it(client: Client,
             enqueuing = asyncio.create_task(client.enqueue())
             await eventually(tables.somebody_waits_for_a_lock)
             await stream.half_close()
-            async with client.stream(0, queues=["other"]) as probe:
-                await probe.rest()
+            await settled(client)
         job_id = await enqueuing
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
@@ -137,9 +149,7 @@ async def test_a_retry_that_is_due_is_leased_in_the_transaction_that_finds_it(
             job_id = await client.enqueue(retry=RETRY)
             (lease,) = await stream.leases(1)
             await client.fail(lease.lease_token)
-            async with tables.leasing_held_back():
-                await move_clock(HOUR)
-                await eventually(tables.somebody_waits_for_a_lock)
+            async with due_and_held_back(tables, move_clock, "lease"):
                 delayed.append(
                     await tables.value("SELECT count(*) FROM noetl.delayed WHERE job_id = %s", job_id)
                 )
@@ -155,12 +165,9 @@ async def test_a_due_job_whose_stream_breaks_before_it_is_there_goes_to_the_next
 ) -> None:
     async with waiting(client, 1) as breaking:
         job_id = await client.enqueue(delay=HOUR)
-        async with tables.leasing_held_back():
-            await move_clock(HOUR)
-            await eventually(tables.somebody_waits_for_a_lock)
+        async with due_and_held_back(tables, move_clock, "lease"):
             breaking.cancel()
-            async with client.stream(0, queues=["other"]) as probe:
-                await probe.rest()  # the broker has heard of the break by now
+            await settled(client)  # the broker has heard of the break by now
 
         lease = await client.lease()
 
@@ -172,12 +179,9 @@ async def test_a_stream_that_half_closes_while_a_job_falls_due_still_gets_it(
 ) -> None:
     async with waiting(client, 1) as stream:
         job_id = await client.enqueue(delay=HOUR)
-        async with tables.leasing_held_back():
-            await move_clock(HOUR)
-            await eventually(tables.somebody_waits_for_a_lock)
+        async with due_and_held_back(tables, move_clock, "lease"):
             await stream.half_close()
-            async with client.stream(0, queues=["other"]) as probe:
-                await probe.rest()
+            await settled(client)
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
 
@@ -187,9 +191,7 @@ async def test_a_due_job_that_cannot_be_leased_with_its_sweep_is_leased_later_by
 ) -> None:
     async with waiting(client, 1) as stream:
         job_id = await client.enqueue(delay=HOUR)
-        async with tables.leasing_held_back():
-            await move_clock(HOUR)
-            await eventually(tables.somebody_waits_for_a_lock)
+        async with due_and_held_back(tables, move_clock, "lease"):
             await tables.rows(
                 "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
@@ -204,9 +206,7 @@ async def test_a_job_that_comes_while_all_credits_are_kept_for_what_falls_due_is
 ) -> None:
     async with waiting(client, 1) as stream:
         await client.enqueue(delay=HOUR, queue="nobody")
-        async with tables.promoting_held_back():
-            await move_clock(HOUR)
-            await eventually(tables.somebody_waits_for_a_lock)
+        async with due_and_held_back(tables, move_clock, "delayed"):
             job_id = await client.enqueue()
 
         assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
