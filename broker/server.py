@@ -162,6 +162,8 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     closing = asyncio.Event()
     # Unless it is told to share, a second broker on the same port would bind silently and take half of the connections.
     server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(config.shares_port))))
+    _find_methods_by_name(server)
+    _find_methods_by_name(server)
     health = Health(_SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(
@@ -203,6 +205,15 @@ def _each(*told: Callable[[Iterable[T]], None]) -> Callable[[Iterable[T]], None]
             tell_one(known)
 
     return tell
+
+
+def _find_methods_by_name(server: grpc.aio.Server) -> None:
+    """Has generated code name its methods to the server in one way only, that by which any method is found when it is called.
+
+    By the other way, registered methods, grpc.aio waits for the next call of each of some thirty methods, and begins to wait for all of
+    them anew with each call: a tenth of the CPU time of a small one (measured 2026-11 with grpcio 1.85.1).
+    """
+    server.add_registered_method_handlers = lambda *_: None  # type: ignore[attr-defined]
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> str:

@@ -47,6 +47,7 @@ class Dispatcher:
         self._give_back = give_back
         self._streams: dict[int, LeaseStream] = {}
         self._hungry: dict[int, LeaseStream] = {}  # with credits; served in this order, then moved to the end
+        self._polling: dict[int, LeaseStream] = {}
         self._lookout = Lookout(self._session)
         self.holdings = Holdings()
         self._wake = asyncio.Event()
@@ -75,7 +76,8 @@ class Dispatcher:
             if stream.number not in self._hungry:
                 self._hungry[stream.number] = stream
                 self._lookout.want(stream.queues)
-            self._wake.set()
+            if self._have_promise(stream.queues):
+                self._wake.set()
 
     def close_side(self, stream: LeaseStream) -> None:
         """The client has closed its side: what was and will be delivered counts as received, and the stream ends by itself.
@@ -83,6 +85,7 @@ class Dispatcher:
         What the database has at this moment is looked at afresh, so that a poll sees whatever was put in before it.
         """
         stream.polls = True
+        self._polling[stream.number] = stream
         self.receive(stream, list(stream.unreceived))
         self._lookout.look_again(stream.queues)
         self._wake.set()
@@ -103,6 +106,7 @@ class Dispatcher:
         stream.over = True
         self._streams.pop(stream.number, None)
         self._hungry.pop(stream.number, None)
+        self._polling.pop(stream.number, None)
         self._lookout.unsubscribe(stream.queues)
         if stream.unreceived:
             self._return(list(stream.unreceived.values()))
@@ -142,9 +146,7 @@ class Dispatcher:
         streams = [stream for number in credit if (stream := self._streams.get(number)) is not None]
         # The leaser took those credits for used. A stream that polls may now be told that there is nothing more.
         free_at = {stream.queues for stream in streams if stream.credits > 0}
-        if any(stream.polls for stream in streams) or any(
-            self._lookout.queues[queue].promises for names in free_at for queue in names
-        ):
+        if any(stream.polls for stream in streams) or any(map(self._have_promise, free_at)):
             self._wake.set()
 
     def _keep(self, slots: Iterable[int | None]) -> dict[int, int]:
@@ -153,6 +155,11 @@ class Dispatcher:
         for number, most in credit.items():
             self._streams[number].reserve(most)
         return credit
+
+    def _have_promise(self, queues: Iterable[str]) -> bool:
+        """Whether a lease statement might find a job in one of these queues now, to which streams subscribe."""
+        known = self._lookout.queues
+        return any(known[queue].promises for queue in queues)
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
@@ -212,8 +219,8 @@ class Dispatcher:
 
     def _fail_polls(self, error: Unavailable) -> None:
         """Ends streams that poll: their clients ask again. The others stay and are served once it is possible."""
-        for stream in self._hungry.values():
-            if stream.polls:
+        for number, stream in self._polling.items():
+            if number in self._hungry:
                 stream.error = error
                 stream.changed.set()
 
@@ -239,12 +246,12 @@ class Dispatcher:
 
     def _settle(self) -> None:
         """Tells streams that poll and whose queues have nothing now, however much there is in other queues."""
-        for stream in self._hungry.values():
+        for number, stream in self._polling.items():
             if (
-                stream.polls
+                number in self._hungry
                 and not stream.settled
                 and not stream.reserved
-                and not any(self._lookout.queues[queue].promises for queue in stream.queues)
+                and not self._have_promise(stream.queues)
             ):
                 stream.settled = True
                 stream.changed.set()
