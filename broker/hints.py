@@ -42,7 +42,10 @@ class Hint(NamedTuple):
 
 def to_text(hint: Hint) -> str:
     """The payload, of at most MOST_BYTES: where arrivals do not fit, they are said to be everywhere."""
-    text = json.dumps(hint._asdict(), separators=(",", ":"))
+    told = hint._asdict() | {
+        "arrivals": [(queue, priority, seq) for queue, priority, seq, _ in hint.arrivals]
+    }
+    text = json.dumps(told, separators=(",", ":"))
     if len(text) <= MOST_BYTES:
         return text
     return to_text(hint._replace(arrivals=(), everywhere=True))
@@ -54,7 +57,7 @@ def from_text(text: str) -> Hint | None:
         told = json.loads(text)
         return Hint(
             sender=str(told["sender"]),
-            arrivals=tuple(Arrival(str(queue), int(priority), int(seq)) for queue, priority, seq in told["arrivals"]),
+            arrivals=tuple(Arrival(str(queue), int(priority), int(seq), None) for queue, priority, seq in told["arrivals"]),
             cancelled=tuple(map(int, told["cancelled"])),
             lost=tuple(map(int, told["lost"])),
             everywhere=bool(told["everywhere"]),
@@ -90,7 +93,7 @@ class Speaker:
         """Jobs have become available by this broker."""
         if self._alone and asyncio.get_running_loop().time() < self._looked_until:
             return
-        for queue, priority, seq in arrivals:
+        for queue, priority, seq, _ in arrivals:
             lane = (queue, priority)
             self._fresh[lane] = min(seq, self._fresh.get(lane, seq))
         self._wake.set()
@@ -156,7 +159,7 @@ class Speaker:
         self._fresh, self._left = {}, left
         hint = Hint(
             self.broker_id,
-            tuple(Arrival(queue, priority, seq) for (queue, priority), seq in told.items()),
+            tuple(Arrival(queue, priority, seq, None) for (queue, priority), seq in told.items()),
             tuple(self._cancelled[:_LEASES_PER_HINT]),
             tuple(self._lost[:_LEASES_PER_HINT]),
         )

@@ -94,8 +94,9 @@ class Outcome(IntEnum):
 
 
 class Arrival(NamedTuple):
-    """A job has become available in (queue, priority); `seq` is the lowest of those that did."""
+    """Jobs have become available in (queue, priority): how many, None where that cannot be told; `seq` is their lowest."""
 
     queue: str
     priority: int
     seq: int
+    jobs: int | None = 1

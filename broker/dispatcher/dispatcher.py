@@ -10,7 +10,6 @@ from math import inf
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
-from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
@@ -259,21 +258,18 @@ class Dispatcher:
     async def _grant(self, plan: Plan) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
         planned = {queue: self._lookout.queues[queue] for share in plan.shares for queue in share.queues}
-        for lanes in planned.values():
-            lanes.may_have_jobs = False
-            lanes.in_flight = True
+        for share in plan.shares:
+            for queue in share.queues:
+                planned[queue].depart(covered=share.covers)
         credit = self._keep(plan.slots)
         granted: list[Grant] = []
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except BaseException:
             for lanes in planned.values():
-                lanes.may_have_jobs = True
-                lanes.forget_set_backs()
+                lanes.crash()
             raise
         finally:
-            for lanes in planned.values():
-                lanes.in_flight = False
             self._deliver(granted, credit)
         counts: Counter[str] = Counter()
         for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
@@ -284,16 +280,11 @@ class Dispatcher:
             missing = share.quota
             for queue in share.queues:
                 missing -= counts[queue]
-                self._landed(planned[queue], exhausted=missing > 0, filled=counts[queue] == share.quota)
-
-    def _landed(self, lanes: QueueLanes, *, exhausted: bool, filled: bool) -> None:
-        """A lease statement is back; `exhausted`: it took all that the queue had, `filled`: a whole share from this queue."""
-        for floor in lanes.floors.values():
-            floor.landed(exhausted=exhausted, settled=self._lookout.settled)
-        if not exhausted:
-            lanes.may_have_jobs = True
-        if exhausted or filled:
-            lanes.filled_a_share = filled
+                exhausted, filled = missing > 0, counts[queue] == share.quota > 1
+                lanes = planned[queue]
+                lanes.land(self._lookout.settled, taken=counts[queue], exhausted=exhausted)
+                if exhausted or filled:
+                    lanes.filled_a_share = filled and lanes.may_have_jobs
 
     def _leases_per_statement(self) -> int:
         """As many as fit by what bodies weighed lately, at least one."""

@@ -82,6 +82,10 @@ class QueueLanes:
     may_have_jobs: bool = True
     explored: bool = False  # priorities were looked for in the database
     in_flight: bool = False
+    # Jobs that wait, as far as this broker knows, beside those that waited when the statement in flight began; None: it cannot tell.
+    waiting: int | None = None
+    claimed: int | None = None  # those that waited then
+    covered: bool = False  # that statement has slots for all of them
     filled_a_share: bool = False  # alone, the last time that could be told: more may lie here than is taken
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
@@ -99,11 +103,14 @@ class QueueLanes:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits here, as far as this broker has looked, and no statement looks right now."""
-        return not self.promises and not self.in_flight
+        """Whether nothing waits here, as far as this broker has looked, but for what the statement in flight takes."""
+        return not self.promises and (self.covered or not self.in_flight)
 
     def arrive(self, arrival: Arrival) -> None:
-        """A job has become available."""
+        """Jobs have become available."""
+        if not self.in_flight and not self.promises:
+            self.waiting = 0
+        self.waiting = None if self.waiting is None or arrival.jobs is None else self.waiting + arrival.jobs
         floor = self.floors.get(arrival.priority)
         if floor is None:
             # Never leased here: older jobs may lie in that lane, so it is read from its head once.
@@ -111,8 +118,37 @@ class QueueLanes:
         floor.arrive(arrival.seq, in_flight=self.in_flight)
         self.may_have_jobs = True
 
+    def depart(self, *, covered: bool) -> None:
+        """A lease statement that looks here begins; `covered`: it has slots for all jobs that are known to wait."""
+        self.may_have_jobs = False
+        self.in_flight = True
+        self.covered = covered
+        self.claimed, self.waiting = self.waiting, 0
+
+    def land(self, settled: int, *, taken: int, exhausted: bool) -> None:
+        """The statement is back; `exhausted`: what it has taken is all that there was."""
+        self.in_flight = self.covered = False
+        for floor in self.floors.values():
+            floor.landed(exhausted=exhausted, settled=settled)
+        left: int | None = 0
+        if not exhausted:
+            left = None if self.claimed is None or self.claimed < taken else self.claimed - taken
+        self.waiting = None if self.waiting is None or left is None else self.waiting + left
+        if left != 0:
+            self.may_have_jobs = True
+
+    def crash(self) -> None:
+        """The statement has failed: whatever it was to take still waits."""
+        self.in_flight = self.covered = False
+        self.may_have_jobs = True
+        self.waiting = None
+        # If it read from further back, the next one reads from the floors again.
+        for floor in self.floors.values():
+            floor.set_back_to = None
+
     def set_back(self, milliseconds: int | None) -> None:
         """Lets the next statement read from so much time before each floor, None: from the very beginning."""
+        self.waiting = None
         for floor in self.floors.values():
             start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
             floor.set_back(start, in_flight=self.in_flight)
@@ -122,11 +158,6 @@ class QueueLanes:
         if self.explored and not self.may_have_jobs:
             for floor in self.floors.values():
                 floor.landed(exhausted=True, settled=settled)
-
-    def forget_set_backs(self) -> None:
-        """A statement that read from further back did not succeed: the next one reads from the floors again."""
-        for floor in self.floors.values():
-            floor.set_back_to = None
 
     def starts(self) -> list[tuple[str, int, int]]:
         """The known priorities, and behind which seq the next statement reads each."""

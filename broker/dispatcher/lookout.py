@@ -141,6 +141,7 @@ class Lookout:
         for queue, priority in found:
             if (lanes := self._queues.get(queue)) is not None:
                 lanes.may_have_jobs = True
+                lanes.waiting = None
                 if priority not in lanes.floors:
                     lanes.floors[priority] = Floor()
                     touched[queue] = lanes

@@ -1,8 +1,9 @@
 """Who may take how many from where in the next lease statement. Pure.
 
-Queues of a stream strictly in their order: a stream waits at the first of its queues that may have jobs. Streams at one queue share
-it by turns, one slot each, round after round. Where all of them have the same queues, their share goes on to the queues behind it, so
-that a stream of many queues with few jobs each is not served one job at a time.
+Queues of a stream strictly in their order: a stream waits at the first of its queues that may have jobs, but for those whose jobs, as far
+as they are known, go to the streams before it. Streams at one queue share it by turns, one slot each, round after round. Where all of
+them have the same queues, their share goes on to the queues behind it, so that a stream of many queues with few jobs each is not served
+one job at a time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ class Share(NamedTuple):
 
     queues: tuple[str, ...]
     quota: int
+    covers: bool = False
+    """Whether that is all that is known to wait there."""
 
 
 class Plan(NamedTuple):
@@ -43,14 +46,7 @@ def make_plan(
 
     None where no queue may have jobs. A stream whose client does not read what it was sent is passed over.
     """
-    waiting: dict[str, list[LeaseStream]] = {}
-    for stream in hungry:
-        if stream.is_full or stream.credits <= 0:
-            continue
-        for queue in stream.queues:
-            if queues[queue].may_give:
-                waiting.setdefault(queue, []).append(stream)
-                break
+    waiting = _streams_at(hungry, queues)
     lanes: list[Lane] = []
     slots: list[int] = []
     takers: dict[int, Taker] = {}
@@ -62,9 +58,16 @@ def make_plan(
         if room <= 0:
             break
         sharing = those_in_turn(streams, room)
-        slots.extend(by_turns({stream.number: stream.credits for stream in sharing}, room))
-        quota = len(slots) - first_slot
-        share = Share((queue, *_queues_behind(queue, sharing, queues, spoken_for, quota - 1)), quota)
+        turns = by_turns({stream.number: stream.credits for stream in sharing}, room)
+        names = (queue, *_queues_behind(queue, sharing, queues, spoken_for, len(turns) - 1))
+        known = _known_to_wait(names, queues)
+        covers = known is not None and known <= len(turns)
+        if known is not None:
+            # One slot more shows whether that was all. Other credits are left to jobs that come in meanwhile.
+            del turns[known + 1 :]
+        slots.extend(turns)
+        quota = len(turns)
+        share = Share(names, quota, covers)
         spoken_for.update(share.queues)
         shares.append(share)
         for rank, name in enumerate(share.queues):
@@ -73,6 +76,34 @@ def make_plan(
         for stream in sharing:
             takers[stream.number] = taker_of(stream)
     return Plan(lanes, slots, list(takers.values()), shares) if lanes else None
+
+
+def _streams_at(
+    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]
+) -> dict[str, list[LeaseStream]]:
+    """The streams that wait at each queue: no more at one than jobs are known to wait there, as each takes one at least."""
+    waiting: dict[str, list[LeaseStream]] = {}
+    for stream in hungry:
+        if stream.is_full or stream.credits <= 0:
+            continue
+        for queue in stream.queues:
+            lanes = queues[queue]
+            if not (lanes.may_have_jobs and lanes.floors):
+                continue
+            if lanes.waiting is None or len(waiting.get(queue, ())) < lanes.waiting:
+                waiting.setdefault(queue, []).append(stream)
+                break
+    return waiting
+
+
+def _known_to_wait(names: Iterable[str], queues: Mapping[str, QueueLanes]) -> int | None:
+    """How many jobs wait in these queues together, None where that of one cannot be told."""
+    known = 0
+    for name in names:
+        if (waiting := queues[name].waiting) is None:
+            return None
+        known += waiting
+    return known
 
 
 def _queues_behind(

@@ -106,7 +106,7 @@ class Enqueue:
             else:
                 lanes.setdefault((job.queue, job.priority), []).append(place.job_id)
         if lanes:
-            self._signals.arrived([Arrival(*lane, min(seqs)) for lane, seqs in lanes.items()])
+            self._signals.arrived([Arrival(*lane, min(seqs), len(seqs)) for lane, seqs in lanes.items()])
         if delays:
             self._signals.due_in(min(delays))
 

@@ -138,7 +138,7 @@ async def promote(session: Session, floor: datetime, limit: int, offer: Offer) -
     return Promoted(
         jobs=len(granted) + sum(row.job_id for row in waiting),
         granted=granted,
-        arrivals=[Arrival(row.queue, row.priority, row.seq) for row in waiting],
+        arrivals=[Arrival(row.queue, row.priority, row.seq, row.job_id) for row in waiting],
         next=Next(last.attempt_timeout_seconds, last.expires_at),
     )
 
@@ -146,5 +146,5 @@ async def promote(session: Session, floor: datetime, limit: int, offer: Offer) -
 async def _promote(session: Session, floor: datetime, limit: int) -> Promoted:
     """All due jobs are made available."""
     *rows, last = await session.rows(_PROMOTE, (floor, limit, FLOOR_SECONDS))
-    arrivals = [Arrival(queue, priority, seq) for queue, priority, seq, *_ in rows]
+    arrivals = [Arrival(queue, priority, seq, jobs) for queue, priority, seq, jobs, *_ in rows]
     return Promoted(sum(row[3] for row in rows), [], arrivals, Next(*last[4:]))

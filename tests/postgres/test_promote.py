@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg import errors
 
-from broker.job import NewJob, Taker
+from broker.job import Arrival, NewJob, Taker
 from broker.lifecycle import Lifecycle
 from broker.store.promote import Offer, QueueOffer, promote
 from broker.store.session import Row, Session
@@ -70,12 +70,10 @@ async def test_due_jobs_go_to_the_slots_by_priority_and_age_and_the_others_wait(
         (last,),
         (latest,),
     ]
-    assert of_q == ("q", 0, await tables.value("SELECT min(seq) FROM noetl.ready WHERE queue = 'q'"))
-    assert of_other == (
-        "other",
-        0,
-        await tables.value("SELECT seq FROM noetl.ready WHERE job_id = %s", other),
-    )
+    seq_of_last = await tables.value("SELECT min(seq) FROM noetl.ready WHERE queue = 'q'")
+    assert of_q == Arrival("q", 0, seq_of_last, jobs=2)
+    seq_of_other = await tables.value("SELECT seq FROM noetl.ready WHERE job_id = %s", other)
+    assert of_other == Arrival("other", 0, seq_of_other, jobs=1)
     assert promoted.next.seconds == pytest.approx(9979, abs=30)
     assert promoted.next.floor == pytest.approx(await tables.now(), abs=timedelta(seconds=40))
     assert await tables.value("SELECT count(*) FROM noetl.delayed WHERE job_id = %s", not_due) == 1

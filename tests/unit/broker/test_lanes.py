@@ -179,3 +179,98 @@ def test_a_queue_promises_jobs_until_it_was_looked_at() -> None:
     assert not QueueLanes("q", explored=True).promises
     assert QueueLanes("q", {0: Floor()}, explored=True).promises
     assert not QueueLanes("q", {0: Floor()}, explored=True, may_have_jobs=False).promises
+
+
+def looked_at() -> QueueLanes:
+    """A queue in which nothing waits, as far as can be told."""
+    return QueueLanes("q", {0: Floor()}, may_have_jobs=False, explored=True)
+
+
+def arrived(queue: QueueLanes, jobs: int | None) -> QueueLanes:
+    queue.arrive(Arrival("q", 0, 100, jobs))
+    return queue
+
+
+def test_jobs_that_come_to_an_empty_queue_are_counted() -> None:
+    queue = arrived(looked_at(), 3)
+
+    assert arrived(queue, 4).waiting == 7
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        arrived(lanes(p0=0), 3),
+        arrived(arrived(looked_at(), 3), None),
+        arrived(arrived(looked_at(), None), 3),
+    ],
+    ids=["not looked at", "then others", "others before"],
+)
+def test_what_waits_cannot_be_told_where_others_may_wait(queue: QueueLanes) -> None:
+    assert queue.waiting is None
+
+
+def test_what_waits_cannot_be_told_once_it_is_to_be_looked_at_again() -> None:
+    queue = arrived(looked_at(), 3)
+
+    queue.set_back(500)
+
+    assert queue.waiting is None
+
+
+def test_what_a_statement_leaves_waits_with_what_has_come_in_meanwhile() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=False)
+    arrived(queue, 2)
+
+    queue.land(0, taken=6, exhausted=False)
+
+    assert (queue.waiting, queue.promises) == (6, True)
+
+
+def test_nothing_waits_once_all_that_was_known_is_taken() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=True)
+
+    queue.land(0, taken=10, exhausted=False)
+
+    assert (queue.waiting, queue.promises) == (0, False)
+
+
+def test_a_queue_with_more_jobs_than_were_known_may_have_yet_more() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=True)
+
+    queue.land(0, taken=11, exhausted=False)
+
+    assert (queue.waiting, queue.promises) == (None, True)
+
+
+def test_a_queue_of_which_a_statement_took_all_is_empty_but_for_what_has_come_in_meanwhile() -> None:
+    queue = lanes(p0=0)
+    queue.explored = True
+    queue.depart(covered=False)
+    arrived(queue, 2)
+
+    queue.land(0, taken=5, exhausted=True)
+
+    assert (queue.waiting, queue.promises) == (2, True)
+
+
+def test_whatever_a_statement_that_failed_was_to_take_may_still_wait() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=True)
+
+    queue.crash()
+
+    assert (queue.waiting, queue.promises, queue.is_empty) == (None, True, False)
+
+
+@pytest.mark.parametrize("covered", [True, False])
+def test_a_queue_is_empty_while_a_statement_takes_all_that_waits(covered: bool) -> None:
+    queue = arrived(looked_at(), 10)
+
+    queue.depart(covered=covered)
+
+    assert queue.is_empty == covered
+    assert not arrived(queue, 1).is_empty

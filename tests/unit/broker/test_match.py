@@ -51,6 +51,12 @@ def test_a_job_overtakes_none_that_a_statement_may_find() -> None:
     assert matched([job()], [stream(1, "q")], in_flight) == []
 
 
+def test_a_job_need_not_wait_for_a_statement_that_takes_all_that_waits() -> None:
+    emptied = empty("q")
+    emptied.in_flight = emptied.covered = True
+    assert matched([job()], [stream(1, "q")], emptied) == [1]
+
+
 def test_a_job_for_a_later_time_waits() -> None:
     later = [job()._replace(delay_seconds=5.0), job()._replace(run_at=datetime(2030, 1, 1, tzinfo=UTC))]
     assert matched(later, [stream(1, "q")]) == []

@@ -16,6 +16,11 @@ def queue(name: str, *priorities: int, jobs: bool = True, deep: bool = False) ->
     return QueueLanes(name, floors, may_have_jobs=jobs, filled_a_share=deep)
 
 
+def known(name: str, waiting: int) -> QueueLanes:
+    """A queue in which so many jobs wait."""
+    return QueueLanes(name, {0: Floor()}, explored=True, waiting=waiting)
+
+
 def shallow(*names: str) -> list[QueueLanes]:
     """Queues that lately did not fill a share."""
     return [queue(name, 0) for name in names]
@@ -168,3 +173,36 @@ def test_streams_with_different_queues_share_only_the_one_at_which_they_meet() -
     plan = planned([stream(1, "a", "b"), stream(2, "a", "c")], *shallow("a", "b", "c"))
 
     assert plan.shares == [Share(("a",), 20)]
+
+
+def test_known_jobs_have_a_slot_each_and_one_more_that_shows_whether_they_are_all() -> None:
+    plan = planned([stream(1, "q"), stream(2, "q")], known("q", 3))
+
+    assert plan.shares == [Share(("q",), 4, covers=True)]
+    assert plan.slots == [1, 2, 1, 2]
+
+
+def test_known_jobs_for_which_there_are_too_few_credits_are_not_covered() -> None:
+    assert planned([stream(1, "q", credit=3)], known("q", 3)).shares == [Share(("q",), 3, covers=True)]
+    assert planned([stream(1, "q", credit=2)], known("q", 3)).shares == [Share(("q",), 2, covers=False)]
+
+
+def test_a_share_has_slots_for_the_known_jobs_of_all_its_queues() -> None:
+    plan = planned([stream(1, "a", "b", "c")], known("a", 2), known("b", 3), known("c", 1))
+
+    assert plan.shares == [Share(("a", "b", "c"), 7, covers=True)]
+
+
+def test_all_credits_are_used_where_a_queue_of_the_share_may_have_any_number() -> None:
+    plan = planned([stream(1, "a", "b")], known("a", 2), *shallow("b"))
+
+    assert plan.shares == [Share(("a", "b"), 10)]
+
+
+def test_no_more_streams_wait_at_a_queue_than_it_has_known_jobs_the_others_go_on_to_their_next() -> None:
+    streams = [stream(1, "a", "b"), stream(2, "a", "b"), stream(3, "a", "b"), stream(4, "a")]
+
+    plan = planned(streams, known("a", 2), known("b", 5))
+
+    assert plan.shares == [Share(("a",), 3, covers=True), Share(("b",), 6, covers=True)]
+    assert plan.slots == [1, 2, 1, *[3] * 6]
