@@ -4,9 +4,9 @@ Pure: the same facts, policy and jitter give the same decision. Nothing here sto
 The order of the checks is the contract: cancelled, stop_when, retry_when, attempts left, delay.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from broker.policy.backoff import delay_after_hint, delay_before_retry
 from broker.policy.duration import format_duration
@@ -85,8 +85,7 @@ _BECAUSE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TraceStep:
+class TraceStep(NamedTuple):
     """One check on the way to a decision: its name, its expression or formula, and what came out."""
 
     check: str
@@ -94,8 +93,7 @@ class TraceStep:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The verdict on `attempt`; `delay` and its source are those of a retry, None when dead.
 
     `trace` holds every check that was made, in order.

@@ -4,9 +4,8 @@ Facts come cleaned and cut; nothing here decides. The failure's result is read o
 """
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.policy.bounds import ExpressionError
 
@@ -24,8 +23,7 @@ _BYTES_PER_MORE_KEY = 90
 _LIFTED = frozenset({"result", "data", "status_code"})
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """What went wrong in one attempt. `result_json` is what it returned in spite of failing, if anything.
 
     `type` is a stable class of error; the broker's own are the constants of this module. `retry_after` is
@@ -40,8 +38,7 @@ class Failure:
     stack_trace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
+class FailedAttempt(NamedTuple):
     """One attempt that failed, with the job around it.
 
     `attempt` counts from 1, `max_attempts` is in force for the job, `elapsed` runs since enqueue or redrive,
