@@ -23,7 +23,7 @@ from broker.store.upkeep import ensure_partitions
 _JOBS = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 x AS MATERIALIZED (
-  SELECT u.*, (SELECT base FROM t) + u.item AS job_id FROM unnest({arrays}) WITH ORDINALITY u({columns}, item)
+  SELECT u.*, (SELECT base FROM t) + u.item AS job_id{nulls} FROM unnest({arrays}) WITH ORDINALITY u({columns}, item)
 ),
 """
 
@@ -35,6 +35,7 @@ _COLUMNS = _PLAIN_COLUMNS | {
     "key": "text", "traceparent": "text", "delay_seconds": "float8", "run_at": "timestamptz", "dependency": "text",
     "attempt_timeout_seconds": "float8", "labels": "text", "execution_id": "int8", "step": "text", "call": "int4", "stream": "int4",
 }  # fmt: skip
+_OTHERS = tuple(name for name in _COLUMNS if name not in _PLAIN_COLUMNS and name != "stream")
 
 # Jobs that have nothing but what all have, of which none is taken at once.
 _PUT_PLAIN = """
@@ -157,10 +158,12 @@ _BY_KEYS = {
 }
 
 
-def _jobs(columns: Mapping[str, str]) -> str:
-    """The jobs of a call as rows of these columns."""
+def _jobs(columns: Mapping[str, str], nulls: Iterable[str] = ()) -> str:
+    """The jobs of a call as rows of these columns; those of `nulls` have no arrays, and are null."""
     return _JOBS.format(
-        arrays=", ".join(f"%b::{array}[]" for array in columns.values()), columns=", ".join(columns)
+        arrays=", ".join(f"%b::{array}[]" for array in columns.values()),
+        columns=", ".join(columns),
+        nulls="".join(f", NULL::{_COLUMNS[name]} AS {name}" for name in nulls),
     )
 
 
@@ -168,10 +171,14 @@ _PLAIN_STATEMENT = _jobs(_PLAIN_COLUMNS) + _PUT_PLAIN
 
 
 @cache
-def _statement(keys: _Keys, *, wait: bool, take: bool) -> str:
-    """Puts jobs in; a part for what none of them needs is left out. `wait`: some are not taken at once; `take`: some are."""
+def _statement(keys: _Keys, *, plain: bool, wait: bool, take: bool) -> str:
+    """Puts jobs in; a part for what none of them needs is left out.
+
+    `plain`: they have nothing but what all have; `wait`: some are not taken at once; `take`: some are.
+    """
     found, answer = _BY_KEYS[keys]
-    parts = [_jobs(_COLUMNS), found, _BODIES]
+    jobs = _jobs(_PLAIN_COLUMNS | {"stream": "int4"}, _OTHERS) if plain else _jobs(_COLUMNS)
+    parts = [jobs, found, _BODIES]
     places = []
     if wait:
         parts.append(_WAIT)
@@ -248,23 +255,25 @@ class Enqueuer:
             Int4s([self._policy_ids.get(policy) for policy in policies]),
             Int2s(max_attempts),
         )
-        if not takers and all(column.count(None) == len(jobs) for column in others):
+        is_plain = all(column.count(None) == len(jobs) for column in others)
+        if is_plain and not takers:
             return [Placed(job_id) for job_id in await self._put_plain(plain)]
         keys, traceparents, delays, instants, dependencies, timeouts, labels, executions, steps = others
-        arguments: tuple[object, ...] = (
-            *plain,
-            Texts(keys),
-            Texts(traceparents),
-            Float8s(delays),
-            Instants(instants),
-            Texts(dependencies),
-            Float8s(timeouts),
-            Texts(labels),
-            Int8s(executions),
-            Texts(steps),
-            Int4s(calls),
-            Int4s(slots),
-        )
+        arguments: tuple[object, ...] = plain
+        if not is_plain:
+            arguments += (
+                Texts(keys),
+                Texts(traceparents),
+                Float8s(delays),
+                Instants(instants),
+                Texts(dependencies),
+                Float8s(timeouts),
+                Texts(labels),
+                Int8s(executions),
+                Texts(steps),
+                Int4s(calls),
+            )
+        arguments += (Int4s(slots),)
         if takers:
             arguments += (
                 Int4s([taker.stream for taker in takers]),
@@ -276,7 +285,9 @@ class Enqueuer:
         if knowledge is _Keys.NEW and self._session.in_transaction:
             knowledge = _Keys.SOME_USED
         while True:
-            statement = _statement(knowledge, wait=not takers or None in slots, take=bool(takers))
+            statement = _statement(
+                knowledge, plain=is_plain, wait=not takers or None in slots, take=bool(takers)
+            )
             try:
                 return [Placed(*row) for row in await self._run(statement, arguments)]
             except pg_errors.SerializationFailure:
