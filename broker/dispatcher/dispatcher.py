@@ -75,7 +75,7 @@ class Dispatcher:
             if stream.number not in self._hungry:
                 self._hungry[stream.number] = stream
                 self._lookout.want(stream.queues)
-            if self._have_promise(stream.queues):
+            if self._lookout.may_find(stream.queues):
                 self._wake.set()
 
     def close_side(self, stream: LeaseStream) -> None:
@@ -145,7 +145,7 @@ class Dispatcher:
         streams = [stream for number in credit if (stream := self._streams.get(number)) is not None]
         # The leaser took those credits for used. A stream that polls may now be told that there is nothing more.
         free_at = {stream.queues for stream in streams if stream.credits > 0}
-        if any(stream.polls for stream in streams) or any(map(self._have_promise, free_at)):
+        if any(stream.polls for stream in streams) or any(map(self._lookout.may_find, free_at)):
             self._wake.set()
 
     def _keep(self, slots: Iterable[int | None]) -> dict[int, int]:
@@ -154,11 +154,6 @@ class Dispatcher:
         for number, most in credit.items():
             self._streams[number].reserve(most)
         return credit
-
-    def _have_promise(self, queues: Iterable[str]) -> bool:
-        """Whether a lease statement might find a job in one of these queues now, to which streams subscribe."""
-        known = self._lookout.queues
-        return any(known[queue].promises for queue in queues)
 
     def promises(self, queue: str) -> bool:
         """Whether there may be jobs in the queue, as far as this broker has looked."""
@@ -230,7 +225,8 @@ class Dispatcher:
         while self._hungry and not self._stopping:
             await self._lookout.explore()
             self._settle()
-            plan = make_plan(self._hungry.values(), self._lookout.queues, self._leases_per_statement())
+            lookout, most = self._lookout, self._leases_per_statement()
+            plan = make_plan(self._hungry.values(), lookout.queues, lookout.giving, most)
             if plan is not None:
                 await self._grant(plan)
             elif not self._lookout.has_unexplored:
@@ -250,7 +246,7 @@ class Dispatcher:
                 number in self._hungry
                 and not stream.settled
                 and not stream.reserved
-                and not self._have_promise(stream.queues)
+                and not any(self._lookout.queues[queue].promises for queue in stream.queues)
             ):
                 stream.settled = True
                 stream.changed.set()

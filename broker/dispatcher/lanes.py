@@ -90,6 +90,9 @@ class QueueLanes:
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
     rewound_at: float = 0.0  # on the loop's clock: when it was last read from its head
+    giving: set[str] = field(
+        default_factory=set
+    )  # the names of those queues that may give, of all; it is in there or not
 
     @property
     def promises(self) -> bool:
@@ -117,10 +120,22 @@ class QueueLanes:
             floor = self.floors[arrival.priority] = Floor()
         floor.arrive(arrival.seq, in_flight=self.in_flight)
         self.may_have_jobs = True
+        self.giving.add(self.name)
+
+    def find(self, priority: int) -> bool:
+        """The database has jobs of this priority; whether that was not known."""
+        is_new = priority not in self.floors
+        if is_new:
+            self.floors[priority] = Floor()
+        self.waiting = None
+        self.may_have_jobs = True
+        self.giving.add(self.name)
+        return is_new
 
     def depart(self, *, covered: bool) -> None:
         """A lease statement that looks here begins; `covered`: it has slots for all jobs that are known to wait."""
         self.may_have_jobs = False
+        self.giving.discard(self.name)
         self.in_flight = True
         self.covered = covered
         self.claimed, self.waiting = self.waiting, 0
@@ -136,11 +151,13 @@ class QueueLanes:
         self.waiting = None if self.waiting is None or left is None else self.waiting + left
         if left != 0:
             self.may_have_jobs = True
+            self.giving.add(self.name)
 
     def crash(self) -> None:
         """The statement has failed: whatever it was to take still waits."""
         self.in_flight = self.covered = False
         self.may_have_jobs = True
+        self.giving.add(self.name)
         self.waiting = None
         # If it read from further back, the next one reads from the floors again.
         for floor in self.floors.values():

@@ -4,10 +4,10 @@ Signs of this broker's own jobs come at once; what other brokers put in is found
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import islice
 
-from broker.dispatcher.lanes import Floor, QueueLanes
+from broker.dispatcher.lanes import QueueLanes
 from broker.job import Arrival
 from broker.store.grant import discover, floor_seconds_ago
 from broker.store.session import Session
@@ -34,6 +34,7 @@ class Lookout:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._queues: dict[str, QueueLanes] = {}
+        self._giving: set[str] = set()
         self._unexplored: set[str] = set()  # queues that streams with credits wait for
         self._hears = False
         self._next_rewind_at = 0.0  # on the loop's clock, as is the next one
@@ -46,6 +47,15 @@ class Lookout:
         return self._queues
 
     @property
+    def giving(self) -> Set[str]:
+        """The queues at which the next lease statement is to look for jobs."""
+        return self._giving
+
+    def may_find(self, names: Iterable[str]) -> bool:
+        """Whether a lease statement might find a job now in these queues, which streams with credits wait for."""
+        return not (self._giving.isdisjoint(names) and self._unexplored.isdisjoint(names))
+
+    @property
     def has_unexplored(self) -> bool:
         """Whether there are queues that are to be looked at before the next lease statement."""
         return bool(self._unexplored)
@@ -55,7 +65,9 @@ class Lookout:
     def subscribe(self, names: Iterable[str]) -> None:
         """One more stream takes jobs of these queues."""
         for name in names:
-            self._queues.setdefault(name, QueueLanes(name)).streams += 1
+            if name not in self._queues:
+                self._queues[name] = QueueLanes(name, giving=self._giving)
+            self._queues[name].streams += 1
 
     def unsubscribe(self, names: Iterable[str]) -> None:
         """One stream less does."""
@@ -139,12 +151,8 @@ class Lookout:
         """Notes that there are jobs; gives the queues of which a priority was not known."""
         touched = {}
         for queue, priority in found:
-            if (lanes := self._queues.get(queue)) is not None:
-                lanes.may_have_jobs = True
-                lanes.waiting = None
-                if priority not in lanes.floors:
-                    lanes.floors[priority] = Floor()
-                    touched[queue] = lanes
+            if (lanes := self._queues.get(queue)) is not None and lanes.find(priority):
+                touched[queue] = lanes
         return list(touched.values())
 
     def _look_again(self, name: str, back_milliseconds: int) -> None:
@@ -172,3 +180,4 @@ class Lookout:
                 and (crowded or now - lanes.left_at > _KEEP_QUEUE_SECONDS)
             ):
                 del self._queues[name]
+                self._giving.discard(name)

@@ -6,7 +6,7 @@ them have the same queues, their share goes on to the queues behind it, so that 
 one job at a time.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from broker.dispatcher.lanes import QueueLanes
@@ -40,13 +40,17 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], most: int = LEASES_PER_STATEMENT
+    hungry: Iterable[LeaseStream],
+    queues: Mapping[str, QueueLanes],
+    giving: Set[str],
+    most: int = LEASES_PER_STATEMENT,
 ) -> Plan | None:
     """The next statement, of at most `most` leases, for streams with credits, given in the order of their turns.
 
+    `giving` are those of `queues` that may give.
     None where no queue may have jobs. A stream whose client does not read what it was sent is passed over.
     """
-    waiting = _streams_at(hungry, queues)
+    waiting = _streams_at(hungry, queues, giving)
     lanes: list[Lane] = []
     slots: list[int] = []
     takers: dict[int, Taker] = {}
@@ -59,7 +63,7 @@ def make_plan(
             break
         sharing = those_in_turn(streams, room)
         turns = by_turns({stream.number: stream.credits for stream in sharing}, room)
-        names = (queue, *_queues_behind(queue, sharing, queues, spoken_for, len(turns) - 1))
+        names = (queue, *_queues_behind(queue, sharing, queues, giving, spoken_for, len(turns) - 1))
         known = _known_to_wait(names, queues)
         covers = known is not None and known <= len(turns)
         if known is not None:
@@ -79,18 +83,18 @@ def make_plan(
 
 
 def _streams_at(
-    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes]
+    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], giving: Set[str]
 ) -> dict[str, list[LeaseStream]]:
     """The streams that wait at each queue: no more at one than jobs are known to wait there, as each takes one at least."""
     waiting: dict[str, list[LeaseStream]] = {}
     for stream in hungry:
-        if stream.is_full or stream.credits <= 0:
+        if stream.credits <= 0 or stream.is_full or giving.isdisjoint(stream.queues):
             continue
         for queue in stream.queues:
-            lanes = queues[queue]
-            if not (lanes.may_have_jobs and lanes.floors):
+            if queue not in giving:
                 continue
-            if lanes.waiting is None or len(waiting.get(queue, ())) < lanes.waiting:
+            known = queues[queue].waiting
+            if known is None or len(waiting.get(queue, ())) < known:
                 waiting.setdefault(queue, []).append(stream)
                 break
     return waiting
@@ -110,7 +114,8 @@ def _queues_behind(
     head: str,
     sharing: Sequence[LeaseStream],
     queues: Mapping[str, QueueLanes],
-    spoken_for: Collection[str],
+    giving: Set[str],
+    spoken_for: Set[str],
     most: int,
 ) -> list[str]:
     """Where those who share `head` take the rest of their quota: the next queues of all of them, at most `most`.
@@ -125,7 +130,7 @@ def _queues_behind(
     for name in order[order.index(head) + 1 :]:
         if len(behind) >= most or queues[last].filled_a_share:
             break
-        if not queues[name].may_give:
+        if name not in giving:
             continue
         if name in spoken_for:
             break

@@ -274,3 +274,33 @@ def test_a_queue_is_empty_while_a_statement_takes_all_that_waits(covered: bool) 
 
     assert queue.is_empty == covered
     assert not arrived(queue, 1).is_empty
+
+
+def test_a_queue_is_among_those_that_give_just_while_it_may_give() -> None:
+    queue = QueueLanes("q", explored=True)
+    seen = [(queue.may_give, queue.giving == {"q"})]
+
+    def note() -> None:
+        seen.append((queue.may_give, queue.giving == {"q"}))
+
+    queue.find(0)
+    note()
+    queue.depart(covered=True)
+    note()
+    queue.land(0, taken=5, exhausted=True)
+    note()
+    arrived(queue, 1)
+    note()
+    queue.depart(covered=False)
+    queue.land(0, taken=1, exhausted=True)
+    note()
+    arrived(queue, 2)
+    queue.depart(covered=False)
+    queue.land(0, taken=1, exhausted=False)
+    note()
+    queue.depart(covered=False)
+    queue.crash()
+    note()
+
+    assert [may_give for may_give, _ in seen] == [False, True, False, False, True, False, True, True]
+    assert all(may_give == among for may_give, among in seen)

@@ -27,7 +27,8 @@ def shallow(*names: str) -> list[QueueLanes]:
 
 
 def plan_for(streams: list[LeaseStream], *queues: QueueLanes) -> Plan | None:
-    return make_plan(streams, {lanes.name: lanes for lanes in queues})
+    giving = {lanes.name for lanes in queues if lanes.may_give}
+    return make_plan(streams, {lanes.name: lanes for lanes in queues}, giving)
 
 
 def planned(streams: list[LeaseStream], *queues: QueueLanes) -> Plan:
