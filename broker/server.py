@@ -163,7 +163,6 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     # Unless it is told to share, a second broker on the same port would bind silently and take half of the connections.
     server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(config.shares_port))))
     _find_methods_by_name(server)
-    _find_methods_by_name(server)
     health = Health(_SERVICES)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(

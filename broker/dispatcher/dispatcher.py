@@ -10,6 +10,7 @@ from math import inf
 from operator import attrgetter
 
 from broker.dispatcher.holdings import Holdings
+from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
@@ -258,15 +259,18 @@ class Dispatcher:
             for queue in share.queues:
                 planned[queue].depart(covered=share.covers)
         credit = self._keep(plan.slots)
-        granted: list[Grant] = []
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except BaseException:
             for lanes in planned.values():
                 lanes.crash()
+            self._deliver([], credit)
             raise
-        finally:
-            self._deliver(granted, credit)
+        self._land(plan, planned, granted)
+        self._deliver(granted, credit)
+
+    def _land(self, plan: Plan, planned: Mapping[str, QueueLanes], granted: Sequence[Grant]) -> None:
+        """The statement of a plan is back: notes what is left in its queues."""
         counts: Counter[str] = Counter()
         for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
             seqs = [lease.seq for lease in lane]

@@ -75,7 +75,7 @@ class Floor:
 
 @dataclass(slots=True)
 class QueueLanes:
-    """The priorities of one queue that are known to have had jobs, and whether it may have some now."""
+    """The priorities of one queue that are known to have had jobs, and whether it may have some now; how many, where that can be told."""
 
     name: str
     floors: dict[int, Floor] = field(default_factory=dict)
@@ -85,14 +85,14 @@ class QueueLanes:
     # Jobs that wait, as far as this broker knows, beside those that waited when the statement in flight began; None: it cannot tell.
     waiting: int | None = None
     claimed: int | None = None  # those that waited then
-    covered: bool = False  # that statement has slots for all of them
+    covered: bool = False  # that statement has slots for more
     filled_a_share: bool = False  # alone, the last time that could be told: more may lie here than is taken
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
     rewound_at: float = 0.0  # on the loop's clock: when it was last read from its head
     giving: set[str] = field(
-        default_factory=set
-    )  # the names of those queues that may give, of all; it is in there or not
+        default_factory=set, repr=False, compare=False
+    )  # of all queues, those that may give
 
     @property
     def promises(self) -> bool:
@@ -133,7 +133,7 @@ class QueueLanes:
         return is_new
 
     def depart(self, *, covered: bool) -> None:
-        """A lease statement that looks here begins; `covered`: it has slots for all jobs that are known to wait."""
+        """A lease statement that looks here begins; `covered`: it has slots for more jobs than are known to wait."""
         self.may_have_jobs = False
         self.giving.discard(self.name)
         self.in_flight = True
@@ -147,7 +147,8 @@ class QueueLanes:
             floor.landed(exhausted=exhausted, settled=settled)
         left: int | None = 0
         if not exhausted:
-            left = None if self.claimed is None or self.claimed < taken else self.claimed - taken
+            # As many as were known to wait may be others, which nobody has told of.
+            left = None if self.claimed is None or self.claimed <= taken else self.claimed - taken
         self.waiting = None if self.waiting is None or left is None else self.waiting + left
         if left != 0:
             self.may_have_jobs = True

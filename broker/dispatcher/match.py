@@ -1,7 +1,7 @@
 """Which jobs need not wait: those of a queue that is empty, as far as can be told, and for which a stream has credits. Pure.
 
 What is taken so overtakes nothing that this broker knows of: where anything may wait, or a lease statement looks that may not take all that
-waits, other jobs wait too.
+waits, other jobs wait too. Only a statement that fails leaves older jobs behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

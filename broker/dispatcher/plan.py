@@ -27,7 +27,7 @@ class Share(NamedTuple):
     queues: tuple[str, ...]
     quota: int
     covers: bool = False
-    """Whether that is all that is known to wait there."""
+    """Whether that is more than is known to wait there."""
 
 
 class Plan(NamedTuple):
@@ -47,10 +47,23 @@ def make_plan(
 ) -> Plan | None:
     """The next statement, of at most `most` leases, for streams with credits, given in the order of their turns.
 
-    `giving` are those of `queues` that may give.
-    None where no queue may have jobs. A stream whose client does not read what it was sent is passed over.
+    `giving` are those of `queues` that may give. None where no queue may have jobs. A stream whose client does not read what it was sent
+    is passed over.
     """
-    waiting = _streams_at(hungry, queues, giving)
+    streams = list(hungry)
+    plan = _plan_for(_streams_at(streams, queues, giving), queues, giving, most)
+    if plan is not None and len(plan.slots) >= most:
+        # A queue may have fewer slots than known jobs: no stream goes on to its next one.
+        plan = _plan_for(_streams_at(streams, queues, giving, strictly=True), queues, giving, most)
+    return plan
+
+
+def _plan_for(
+    waiting: Mapping[str, Sequence[LeaseStream]],
+    queues: Mapping[str, QueueLanes],
+    giving: Set[str],
+    most: int,
+) -> Plan | None:
     lanes: list[Lane] = []
     slots: list[int] = []
     takers: dict[int, Taker] = {}
@@ -65,7 +78,7 @@ def make_plan(
         turns = by_turns({stream.number: stream.credits for stream in sharing}, room)
         names = (queue, *_queues_behind(queue, sharing, queues, giving, spoken_for, len(turns) - 1))
         known = _known_to_wait(names, queues)
-        covers = known is not None and known <= len(turns)
+        covers = known is not None and known < len(turns)
         if known is not None:
             # One slot more shows whether that was all. Other credits are left to jobs that come in meanwhile.
             del turns[known + 1 :]
@@ -83,9 +96,13 @@ def make_plan(
 
 
 def _streams_at(
-    hungry: Iterable[LeaseStream], queues: Mapping[str, QueueLanes], giving: Set[str]
+    hungry: Iterable[LeaseStream],
+    queues: Mapping[str, QueueLanes],
+    giving: Set[str],
+    *,
+    strictly: bool = False,
 ) -> dict[str, list[LeaseStream]]:
-    """The streams that wait at each queue: no more at one than jobs are known to wait there, as each takes one at least."""
+    """The streams that wait at each queue: unless `strictly`, no more than jobs are known to wait there, as each takes one at least."""
     waiting: dict[str, list[LeaseStream]] = {}
     for stream in hungry:
         if stream.credits <= 0 or stream.is_full or giving.isdisjoint(stream.queues):
@@ -94,7 +111,7 @@ def _streams_at(
             if queue not in giving:
                 continue
             known = queues[queue].waiting
-            if known is None or len(waiting.get(queue, ())) < known:
+            if strictly or known is None or len(waiting.get(queue, ())) < known:
                 waiting.setdefault(queue, []).append(stream)
                 break
     return waiting

@@ -228,20 +228,21 @@ def test_what_a_statement_leaves_waits_with_what_has_come_in_meanwhile() -> None
     assert (queue.waiting, queue.promises) == (6, True)
 
 
-def test_nothing_waits_once_all_that_was_known_is_taken() -> None:
+def test_nothing_waits_once_a_statement_has_shown_that_it_took_all() -> None:
     queue = arrived(looked_at(), 10)
     queue.depart(covered=True)
 
-    queue.land(0, taken=10, exhausted=False)
+    queue.land(0, taken=10, exhausted=True)
 
     assert (queue.waiting, queue.promises) == (0, False)
 
 
-def test_a_queue_with_more_jobs_than_were_known_may_have_yet_more() -> None:
+@pytest.mark.parametrize("taken", [10, 11])
+def test_where_a_statement_took_as_many_as_it_could_there_may_be_others_than_the_known(taken: int) -> None:
     queue = arrived(looked_at(), 10)
-    queue.depart(covered=True)
+    queue.depart(covered=False)
 
-    queue.land(0, taken=11, exhausted=False)
+    queue.land(0, taken=taken, exhausted=False)
 
     assert (queue.waiting, queue.promises) == (None, True)
 

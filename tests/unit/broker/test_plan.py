@@ -184,7 +184,8 @@ def test_known_jobs_have_a_slot_each_and_one_more_that_shows_whether_they_are_al
 
 
 def test_known_jobs_for_which_there_are_too_few_credits_are_not_covered() -> None:
-    assert planned([stream(1, "q", credit=3)], known("q", 3)).shares == [Share(("q",), 3, covers=True)]
+    assert planned([stream(1, "q", credit=4)], known("q", 3)).shares == [Share(("q",), 4, covers=True)]
+    assert planned([stream(1, "q", credit=3)], known("q", 3)).shares == [Share(("q",), 3, covers=False)]
     assert planned([stream(1, "q", credit=2)], known("q", 3)).shares == [Share(("q",), 2, covers=False)]
 
 
@@ -207,3 +208,14 @@ def test_no_more_streams_wait_at_a_queue_than_it_has_known_jobs_the_others_go_on
 
     assert plan.shares == [Share(("a",), 3, covers=True), Share(("b",), 6, covers=True)]
     assert plan.slots == [1, 2, 1, *[3] * 6]
+
+
+def test_no_stream_goes_on_to_its_next_queue_where_there_are_too_few_slots_for_all() -> None:
+    streams = [stream(1, "b", credit=1), stream(2, "a", credit=1), stream(3, "a", credit=1)]
+    passing = stream(4, "a", "b", credit=1)
+    queues = {lanes.name: lanes for lanes in (known("a", 2), known("b", 5))}
+
+    plan = make_plan([*streams, passing], queues, set(queues), most=2)
+
+    assert plan is not None
+    assert plan.slots == [1, 2]
