@@ -91,7 +91,7 @@ class Speaker:
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
         """Jobs have become available by this broker."""
-        if self._alone and asyncio.get_running_loop().time() < self._looked_until:
+        if self.is_alone():
             return
         for queue, priority, seq, _ in arrivals:
             lane = (queue, priority)
@@ -107,6 +107,10 @@ class Speaker:
         """Leases were taken from their workers, through whosever streams they were delivered."""
         self._lost.extend(lease_ids)
         self._wake.set()
+
+    def is_alone(self) -> bool:
+        """Whether this is the only broker of its database, by a look of late and by what was heard since."""
+        return self._alone and asyncio.get_running_loop().time() < self._looked_until
 
     def greet(self) -> None:
         """This broker hears from now on: the others are to know."""

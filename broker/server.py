@@ -136,6 +136,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     stack.push_async_callback(dispatcher.close)
 
     speaker = Speaker(config.database_url, dispatcher.wanted, dispatcher.promises)
+    dispatcher.alone = speaker.is_alone
     sweeps = Session(config.database_url), Session(config.database_url)
     due = Timer("due", Promoter(sweeps[0], dispatcher, signals))
     expiry = Timer("expiry", Reaper(sweeps[1], lifecycle.expire))

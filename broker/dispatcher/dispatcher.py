@@ -39,7 +39,10 @@ GiveBack = Callable[[Sequence[Delivery]], Awaitable[None]]
 
 
 class Dispatcher:
-    """Streams subscribe and give credits; `run` grants leases to them as jobs become available."""
+    """Streams subscribe and give credits; `run` grants leases to them as jobs become available.
+
+    `alone` says whether no other broker puts jobs in; whoever wires the broker sets it.
+    """
 
     def __init__(self, database_url: str, signals: Signals, give_back: GiveBack) -> None:
         self._session = Session(database_url)
@@ -50,6 +53,7 @@ class Dispatcher:
         self._polling: dict[int, LeaseStream] = {}
         self._lookout = Lookout(self._session)
         self.holdings = Holdings()
+        self.alone: Callable[[], bool] = lambda: False
         self._wake = asyncio.Event()
         self._next_number = 1
         self._next_forgetting_at = 0.0  # on the loop's clock
@@ -226,10 +230,10 @@ class Dispatcher:
         while self._hungry and not self._stopping:
             await self._lookout.explore()
             self._settle()
-            lookout, most = self._lookout, self._leases_per_statement()
-            plan = make_plan(self._hungry.values(), lookout.queues, lookout.giving, most)
+            lookout, most, alone = self._lookout, self._leases_per_statement(), self.alone()
+            plan = make_plan(self._hungry.values(), lookout.queues, lookout.giving, most, alone=alone)
             if plan is not None:
-                await self._grant(plan)
+                await self._grant(plan, alone=alone)
             elif not self._lookout.has_unexplored:
                 break
             await self._lookout.look_if_due(self.wanted)
@@ -252,7 +256,7 @@ class Dispatcher:
                 stream.settled = True
                 stream.changed.set()
 
-    async def _grant(self, plan: Plan) -> None:
+    async def _grant(self, plan: Plan, *, alone: bool) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
         planned = {queue: self._lookout.queues[queue] for share in plan.shares for queue in share.queues}
         for share in plan.shares:
@@ -266,10 +270,12 @@ class Dispatcher:
                 lanes.crash()
             self._deliver([], credit)
             raise
-        self._land(plan, planned, granted)
+        self._land(plan, planned, granted, alone=alone)
         self._deliver(granted, credit)
 
-    def _land(self, plan: Plan, planned: Mapping[str, QueueLanes], granted: Sequence[Grant]) -> None:
+    def _land(
+        self, plan: Plan, planned: Mapping[str, QueueLanes], granted: Sequence[Grant], *, alone: bool
+    ) -> None:
         """The statement of a plan is back: notes what is left in its queues."""
         counts: Counter[str] = Counter()
         for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
@@ -282,7 +288,7 @@ class Dispatcher:
                 missing -= counts[queue]
                 exhausted, filled = missing > 0, counts[queue] == share.quota > 1
                 lanes = planned[queue]
-                lanes.land(self._lookout.settled, taken=counts[queue], exhausted=exhausted)
+                lanes.land(self._lookout.settled, taken=counts[queue], exhausted=exhausted, alone=alone)
                 if exhausted or filled:
                     lanes.filled_a_share = filled and lanes.may_have_jobs
 

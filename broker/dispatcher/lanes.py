@@ -85,7 +85,7 @@ class QueueLanes:
     # Jobs that wait, as far as this broker knows, beside those that waited when the statement in flight began; None: it cannot tell.
     waiting: int | None = None
     claimed: int | None = None  # those that waited then
-    covered: bool = False  # that statement has slots for more
+    covered: bool = False  # that statement takes all of them
     filled_a_share: bool = False  # alone, the last time that could be told: more may lie here than is taken
     streams: int = 0  # that subscribe to it
     left_at: float = 0.0  # on the loop's clock: when the last of them did
@@ -133,22 +133,24 @@ class QueueLanes:
         return is_new
 
     def depart(self, *, covered: bool) -> None:
-        """A lease statement that looks here begins; `covered`: it has slots for more jobs than are known to wait."""
+        """A lease statement that looks here begins; `covered`: it takes all that are known to wait."""
         self.may_have_jobs = False
         self.giving.discard(self.name)
         self.in_flight = True
         self.covered = covered
         self.claimed, self.waiting = self.waiting, 0
 
-    def land(self, settled: int, *, taken: int, exhausted: bool) -> None:
-        """The statement is back; `exhausted`: what it has taken is all that there was."""
+    def land(self, settled: int, *, taken: int, exhausted: bool, alone: bool = False) -> None:
+        """The statement is back; `exhausted`: what it has taken is all that there was; `alone`: no other broker puts jobs in."""
         self.in_flight = self.covered = False
         for floor in self.floors.values():
             floor.landed(exhausted=exhausted, settled=settled)
         left: int | None = 0
         if not exhausted:
-            # As many as were known to wait may be others, which nobody has told of.
-            left = None if self.claimed is None or self.claimed <= taken else self.claimed - taken
+            # As many as were known to wait may be others, of which another broker has not told yet.
+            left = (
+                None if self.claimed is None or self.claimed < taken + (not alone) else self.claimed - taken
+            )
         self.waiting = None if self.waiting is None or left is None else self.waiting + left
         if left != 0:
             self.may_have_jobs = True

@@ -27,7 +27,7 @@ class Share(NamedTuple):
     queues: tuple[str, ...]
     quota: int
     covers: bool = False
-    """Whether that is more than is known to wait there."""
+    """Whether that takes all that waits there, as far as can be known."""
 
 
 class Plan(NamedTuple):
@@ -44,17 +44,19 @@ def make_plan(
     queues: Mapping[str, QueueLanes],
     giving: Set[str],
     most: int = LEASES_PER_STATEMENT,
+    *,
+    alone: bool = False,
 ) -> Plan | None:
     """The next statement, of at most `most` leases, for streams with credits, given in the order of their turns.
 
     `giving` are those of `queues` that may give. None where no queue may have jobs. A stream whose client does not read what it was sent
-    is passed over.
+    is passed over. `alone`: no other broker puts jobs in, so that those that are known are all.
     """
     streams = list(hungry)
-    plan = _plan_for(_streams_at(streams, queues, giving), queues, giving, most)
+    plan = _plan_for(_streams_at(streams, queues, giving), queues, giving, most, alone)
     if plan is not None and len(plan.slots) >= most:
         # A queue may have fewer slots than known jobs: no stream goes on to its next one.
-        plan = _plan_for(_streams_at(streams, queues, giving, strictly=True), queues, giving, most)
+        plan = _plan_for(_streams_at(streams, queues, giving, strictly=True), queues, giving, most, alone)
     return plan
 
 
@@ -63,6 +65,7 @@ def _plan_for(
     queues: Mapping[str, QueueLanes],
     giving: Set[str],
     most: int,
+    alone: bool,
 ) -> Plan | None:
     lanes: list[Lane] = []
     slots: list[int] = []
@@ -78,7 +81,7 @@ def _plan_for(
         turns = by_turns({stream.number: stream.credits for stream in sharing}, room)
         names = (queue, *_queues_behind(queue, sharing, queues, giving, spoken_for, len(turns) - 1))
         known = _known_to_wait(names, queues)
-        covers = known is not None and known < len(turns)
+        covers = known is not None and known < len(turns) + alone
         if known is not None:
             # One slot more shows whether that was all. Other credits are left to jobs that come in meanwhile.
             del turns[known + 1 :]

@@ -237,6 +237,15 @@ def test_nothing_waits_once_a_statement_has_shown_that_it_took_all() -> None:
     assert (queue.waiting, queue.promises) == (0, False)
 
 
+def test_nothing_waits_once_the_only_broker_has_taken_as_many_as_it_knew_of() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=True)
+
+    queue.land(0, taken=10, exhausted=False, alone=True)
+
+    assert (queue.waiting, queue.promises) == (0, False)
+
+
 @pytest.mark.parametrize("taken", [10, 11])
 def test_where_a_statement_took_as_many_as_it_could_there_may_be_others_than_the_known(taken: int) -> None:
     queue = arrived(looked_at(), 10)

@@ -219,3 +219,10 @@ def test_no_stream_goes_on_to_its_next_queue_where_there_are_too_few_slots_for_a
 
     assert plan is not None
     assert plan.slots == [1, 2]
+
+
+def test_the_only_broker_covers_known_jobs_by_as_many_slots() -> None:
+    plan = make_plan([stream(1, "q", credit=3)], {"q": known("q", 3)}, {"q"}, alone=True)
+
+    assert plan is not None
+    assert plan.shares == [Share(("q",), 3, covers=True)]
