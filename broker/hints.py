@@ -146,7 +146,7 @@ class Speaker:
 
     async def _tell(self) -> None:
         hint = self._next()
-        if not self._greets and await self._is_alone():
+        if not self._greets and await self._looks_alone():
             self._left = {}
         elif self._greets or hint != Hint(self.broker_id):
             self._greets = False
@@ -170,7 +170,7 @@ class Speaker:
         self._cancelled, self._lost = [], []
         return hint
 
-    async def _is_alone(self) -> bool:
+    async def _looks_alone(self) -> bool:
         now = asyncio.get_running_loop().time()
         if now >= self._looked_until:
             self._alone = await is_alone(self._session, self.broker_id)

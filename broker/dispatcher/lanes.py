@@ -119,8 +119,7 @@ class QueueLanes:
             # Never leased here: older jobs may lie in that lane, so it is read from its head once.
             floor = self.floors[arrival.priority] = Floor()
         floor.arrive(arrival.seq, in_flight=self.in_flight)
-        self.may_have_jobs = True
-        self.giving.add(self.name)
+        self._give()
 
     def find(self, priority: int) -> bool:
         """The database has jobs of this priority; whether that was not known."""
@@ -128,8 +127,7 @@ class QueueLanes:
         if is_new:
             self.floors[priority] = Floor()
         self.waiting = None
-        self.may_have_jobs = True
-        self.giving.add(self.name)
+        self._give()
         return is_new
 
     def depart(self, *, covered: bool) -> None:
@@ -153,18 +151,21 @@ class QueueLanes:
             )
         self.waiting = None if self.waiting is None or left is None else self.waiting + left
         if left != 0:
-            self.may_have_jobs = True
-            self.giving.add(self.name)
+            self._give()
 
     def crash(self) -> None:
         """The statement has failed: whatever it was to take still waits."""
         self.in_flight = self.covered = False
-        self.may_have_jobs = True
-        self.giving.add(self.name)
+        self._give()
         self.waiting = None
         # If it read from further back, the next one reads from the floors again.
         for floor in self.floors.values():
             floor.set_back_to = None
+
+    def _give(self) -> None:
+        """From now on there may be jobs here."""
+        self.may_have_jobs = True
+        self.giving.add(self.name)
 
     def set_back(self, milliseconds: int | None) -> None:
         """Lets the next statement read from so much time before each floor, None: from the very beginning."""
