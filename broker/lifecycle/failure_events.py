@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from broker.policy.decision import Decision, DelaySource, Failure, Reason, TraceStep, Verdict, describe
-from broker.store.finish import Facts
 
 
 def _encode(value: object) -> str:
@@ -24,19 +23,18 @@ class RecordedDecision(NamedTuple):
     available_at: datetime | None
 
 
-def error_detail(
-    facts: Facts, failure: Failure, policy: str | None, result_left_out: str | None = None
+def error_facts(
+    attempt: int, failure: Failure, policy: str | None, result_left_out: str | None = None
 ) -> str:
-    """The JSON of an action_error: the facts of the failure and the policy in force (canonical JSON, None: one attempt).
+    """The JSON of an action_error but for `elapsed`: the facts of the failure and the policy in force (canonical JSON, None: one attempt).
 
     `result_left_out` says why a result that was reported is not kept.
     """
     members: dict[str, object] = {
-        "attempt": facts.attempt,
+        "attempt": attempt,
         "error": failure.message,
         "error_type": failure.type,
         "status_code": failure.status_code,
-        "elapsed": round(facts.elapsed_seconds, 3),
     }
     if failure.retry_after is not None:
         members["retry_after_seconds"] = failure.retry_after.total_seconds()
@@ -47,6 +45,11 @@ def error_detail(
     text = _encode(members)
     # Result and policy are JSON text already: they are put in as they are, not parsed to be written again.
     return f'{text[:-1]},"result":{failure.result_json or "null"},"policy":{policy or "null"}}}'
+
+
+def error_detail(facts: str, elapsed_seconds: float) -> str:
+    """The JSON of an action_error: what `error_facts` wrote, and the seconds since the job was enqueued."""
+    return f'{{"elapsed":{elapsed_seconds:.3f},{facts[1:]}'
 
 
 def verdict_detail(decision: Decision) -> str:

@@ -6,8 +6,16 @@ from datetime import timedelta
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from broker.lifecycle.failure_events import error_detail, verdict_detail
-from broker.policy.decision import LEASE_EXPIRED, TIMEOUT, Decision, FailedAttempt, Failure, decide
+from broker.lifecycle.failure_events import error_detail, error_facts, verdict_detail
+from broker.policy.decision import (
+    LEASE_EXPIRED,
+    TIMEOUT,
+    Decision,
+    FailedAttempt,
+    Failure,
+    decide,
+    is_unlike_others,
+)
 from broker.policy.retry_policy import RetryPolicy, from_json
 from broker.store.enqueue import PolicyBodies
 from broker.store.finish import Facts, FailedLease
@@ -15,6 +23,10 @@ from broker.store.session import Session
 
 # Characters of results of one batch.
 _WEIGHT_FOR_A_THREAD = 64 * 1024
+# With some three times their characters, 12 MB at most.
+_REMEMBERED_VERDICTS = 1024
+_REMEMBERED_CHARACTERS = 4096
+_NO_TIME = timedelta()
 
 
 class Reported(NamedTuple):
@@ -80,29 +92,62 @@ class Judge:
         }
 
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
-        decision = decide(
-            None if policy is None else _parsed(policy),
-            FailedAttempt(
-                attempt=facts.attempt,
-                max_attempts=facts.max_attempts,
-                elapsed=timedelta(seconds=facts.elapsed_seconds),
-                queue=facts.queue,
-                kind=facts.kind,
-                failure=reported.failure,
-                cancelled=cancelled,
-            ),
-            self._jitter(),
+        failure = reported.failure
+        failed = FailedAttempt(
+            attempt=facts.attempt,
+            max_attempts=facts.max_attempts,
+            elapsed=timedelta(seconds=facts.elapsed_seconds),
+            queue=facts.queue,
+            kind=facts.kind,
+            failure=failure,
+            cancelled=cancelled,
         )
+        if _is_short(failure) and not is_unlike_others(None if policy is None else _parsed(policy), failure):
+            verdict = _verdict_on_like(policy, failed._replace(elapsed=_NO_TIME), reported.result_left_out)
+        else:
+            verdict = _verdict(policy, failed, reported.result_left_out, self._jitter())
         stored = FailedLease(
             lease_id=facts.lease_id,
-            delay_seconds=None if decision.delay is None else decision.delay.total_seconds(),
-            error=error_detail(facts, reported.failure, policy, reported.result_left_out),
-            verdict=verdict_detail(decision),
+            delay_seconds=verdict.delay_seconds,
+            error=error_detail(verdict.error_facts, facts.elapsed_seconds),
+            verdict=verdict.detail,
             returns=facts.returns + 1 if reported.undelivered else 0,
             execution_id=facts.execution_id,
             step=facts.step,
         )
-        return Judged(decision, stored)
+        return Judged(verdict.decision, stored)
+
+
+class _Verdict(NamedTuple):
+    """A decision, and what is stored of it and of its failure for every job alike."""
+
+    decision: Decision
+    delay_seconds: float | None
+    detail: str
+    error_facts: str
+
+
+def _verdict(
+    policy: str | None, failed: FailedAttempt, result_left_out: str | None, jitter: float
+) -> _Verdict:
+    decision = decide(None if policy is None else _parsed(policy), failed, jitter)
+    return _Verdict(
+        decision,
+        None if decision.delay is None else decision.delay.total_seconds(),
+        verdict_detail(decision),
+        error_facts(failed.attempt, failed.failure, policy, result_left_out),
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED_VERDICTS)
+def _verdict_on_like(policy: str | None, failed: FailedAttempt, result_left_out: str | None) -> _Verdict:
+    """The verdict where only its facts count: a downstream that is dead fails thousands of jobs in the same few ways."""
+    return _verdict(policy, failed, result_left_out, 0.0)
+
+
+def _is_short(failure: Failure) -> bool:
+    length = len(failure.message) + len(failure.stack_trace) + len(failure.result_json or "")
+    return length <= _REMEMBERED_CHARACTERS
 
 
 def expiry_of(facts: Facts) -> Reported:

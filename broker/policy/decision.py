@@ -20,7 +20,7 @@ from broker.policy.facts import (
     FailedAttempt,
     Failure,
 )
-from broker.policy.retry_policy import RetryPolicy
+from broker.policy.retry_policy import Jitter, RetryPolicy
 
 __all__ = [
     "CONDITION_ERROR",
@@ -36,6 +36,7 @@ __all__ = [
     "Verdict",
     "decide",
     "describe",
+    "is_unlike_others",
 ]
 
 _MAX_TRACED = 200
@@ -120,6 +121,20 @@ def decide(policy: RetryPolicy | None, failed: FailedAttempt, jitter: float) -> 
         return Decision(Verdict.DEAD, reason, failed.attempt, failed.max_attempts, trace=tuple(trace))
     delay, source = _delay(policy, failed, jitter, trace)
     return Decision(Verdict.RETRY, reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace))
+
+
+def is_unlike_others(policy: RetryPolicy | None, failure: Failure) -> bool:
+    """Whether the decisions on attempts that failed alike may differ all the same: by jitter, or by the time since enqueue."""
+    if policy is None:
+        return False
+    if policy.jitter is not Jitter.NONE or failure.retry_after is not None:
+        return True
+    conditions = (policy.stop_when, policy.retry_when)
+    return any(
+        "elapsed" in compile_condition(condition, CONDITION_NAMES).names
+        for condition in conditions
+        if condition is not None
+    )
 
 
 def describe(decision: Decision) -> str:

@@ -268,3 +268,36 @@ async def test_jitter_spreads_a_delay_and_never_passes_its_bound(client: Client)
     delays = [result.decision.delay.ToTimedelta().total_seconds() for result in response.results]
     assert len(set(delays)) > 20
     assert all(0 <= delay <= 10 for delay in delays)
+
+
+async def test_attempts_that_fail_alike_get_one_decision_and_each_its_own_time(
+    client: Client, tables: Tables, move_clock: MoveClock
+) -> None:
+    job_ids = []
+    for _ in range(2):
+        job_ids.append(await client.enqueue(retry=retry(retry_when="{{ status_code == 503 }}")))
+        await move_clock(100)
+    leases = [await client.lease() for _ in range(2)]
+
+    first, second = [
+        (await client.fail(lease.lease_token, message="busy", status_code=503)).decision for lease in leases
+    ]
+
+    assert (first.verdict, first.delay.ToTimedelta()) == (second.verdict, second.delay.ToTimedelta())
+    errors = [error for job_id in job_ids for error in await tables.events(job_id, "action_error")]
+    assert [round(error.result["elapsed"], -2) for error in errors] == [200, 100]
+    assert {error.result["error"] for error in errors} == {"busy"}
+
+
+async def test_a_condition_that_asks_for_the_time_is_decided_for_each_job_by_itself(
+    client: Client, move_clock: MoveClock
+) -> None:
+    verdicts = []
+    for _ in range(2):
+        await client.enqueue(retry=retry(retry_when="{{ elapsed < 60 }}"))
+        await client.enqueue(retry=retry(retry_when="{{ elapsed < 60 }}"))
+        lease = await client.lease()
+        verdicts.append((await client.fail(lease.lease_token, message="busy")).decision.verdict)
+        await move_clock(100)
+
+    assert verdicts == [RETRY, DEAD]

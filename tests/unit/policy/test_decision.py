@@ -19,6 +19,7 @@ from broker.policy.decision import (
     Verdict,
     decide,
     describe,
+    is_unlike_others,
 )
 from broker.policy.retry_policy import Jitter, RetryPolicy
 
@@ -210,6 +211,31 @@ def test_a_retry_has_attempts_left_and_a_delay(attempt: int, die: float, jitter:
 
     assert (decision.verdict is Verdict.RETRY) == (attempt < 1000)
     assert (decision.delay is None) == (attempt >= 1000)
+
+
+_CONDITIONS = st.sampled_from(
+    [None, True, RAISES, "{{ elapsed < 60 }}", "{{ attempt + elapsed > 60 }}", "{{ status_code == 503 }}"]
+)
+
+
+@given(
+    st.none()
+    | st.builds(RetryPolicy, jitter=st.sampled_from(Jitter), retry_when=_CONDITIONS, stop_when=_CONDITIONS),
+    st.none() | st.floats(0, 100),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
+)
+def test_unless_it_is_said_to_differ_time_and_chance_change_no_decision(
+    policy: RetryPolicy | None, retry_after: float | None, dice: list[float]
+) -> None:
+    young = failed(status_code=503, retry_after=retry_after)
+    old = young._replace(elapsed=timedelta(hours=1))
+
+    if not is_unlike_others(policy, young.failure):
+        assert decide(policy, young, dice[0]) == decide(policy, old, dice[1])
+
+
+def test_attempts_that_failed_alike_are_like_each_other_by_default() -> None:
+    assert not is_unlike_others(RetryPolicy(retry_when="{{ status_code == 503 }}"), failed().failure)
 
 
 def test_the_trace_holds_every_check_in_order() -> None:
