@@ -98,6 +98,26 @@ async def test_a_statement_waits_for_no_more_calls_when_enough_are_together() ->
     assert statements.runs == [[1], [99, 1], [2]]
 
 
+async def test_who_is_woken_by_a_statement_has_his_turn_before_the_next_one_begins() -> None:
+    order: list[str] = []
+    woken = asyncio.Event()
+
+    async def run(calls: Sequence[int]) -> list[int | Exception]:
+        order.append(f"statement of {calls[0]}")
+        await asyncio.sleep(0)
+        woken.set()
+        return list(calls)
+
+    async def wait() -> None:
+        await woken.wait()
+        order.append("woken")
+
+    actor = Shared[int, int]([run], abs, limit=100)
+    await asyncio.gather(wait(), actor(99), actor(100))
+
+    assert order == ["statement of 99", "woken", "statement of 100"]
+
+
 async def test_a_statement_carries_no_more_than_its_limit() -> None:
     statements = Statements()
     tasks = await in_flight(statements, shared(statements, limit=10), 1, 6, 4, 1)
