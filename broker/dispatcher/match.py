@@ -4,6 +4,7 @@ What is taken so overtakes nothing that this broker knows of: where anything may
 waits, other jobs wait too. Only a statement that fails leaves older jobs behind.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
@@ -21,10 +22,10 @@ def match(
 
     Streams are given in the order of their turns; one that polls takes nothing so, nor one that waits at an earlier queue of its own.
     """
+    empty = {name for name in {job.queue for job in jobs} if (lanes := queues.get(name)) and lanes.is_empty}
     wanted: dict[str, list[int]] = {}
     for index, job in enumerate(jobs):
-        lanes = queues.get(job.queue)
-        if lanes is not None and lanes.is_empty and not job.delay_seconds and job.run_at is None:
+        if job.queue in empty and not job.delay_seconds and job.run_at is None:
             wanted.setdefault(job.queue, []).append(index)
     slots: list[int | None] = []
     left: dict[int, int] = {}  # credits of streams that take from several queues
@@ -40,7 +41,7 @@ def match(
             indices.sort(key=lambda index: -jobs[index].priority)
         for index, number in zip(indices, turns, strict=False):
             slots[index] = number
-            left[number] = left.get(number, credit[number]) - 1
+        left.update((number, credit[number] - taken) for number, taken in Counter(turns).items())
     return slots
 
 

@@ -176,15 +176,13 @@ def those_in_turn(streams: Sequence[LeaseStream], room: int) -> Sequence[LeaseSt
 
 def by_turns(credit: Mapping[int, int], room: int) -> list[int]:
     """Stream numbers, one of each in turn, as often as it has credits (1 or more), at most `room`."""
-    if len(credit) == 1:
-        ((number, most),) = credit.items()
-        return [number] * min(room, most)
     slots: list[int] = []
-    credit_left = dict(credit)
-    while credit_left and len(slots) < room:
-        for number in list(credit_left)[: room - len(slots)]:
-            slots.append(number)
-            credit_left[number] -= 1
-            if credit_left[number] == 0:
-                del credit_left[number]
+    left = dict(credit)
+    while left:
+        numbers = list(left)
+        rounds = min(*left.values(), (room - len(slots)) // len(numbers))
+        if not rounds:
+            return slots + numbers[: room - len(slots)]
+        slots += numbers * rounds
+        left = {number: most - rounds for number, most in left.items() if most > rounds}
     return slots

@@ -5,6 +5,7 @@ there are.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from psycopg import errors as pg_errors
@@ -14,8 +15,9 @@ from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Row, Session
 
-# Leases what was `taken`, in the order of `place`. Bodies are read by one scan, between bounds that are known before it starts: partitions
-# outside of them are not even opened, where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
+# Leases what was `taken`: ids of leases rise with `place`, rows come as they are, since to sort them here takes 1 us of each (measured
+# 2026-11). Bodies are read by one scan, between bounds that are known before it starts: partitions outside of them are not even opened,
+# where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
 # A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint; only then are those looked for. The
 # lease's row is the record of the attempt's start.
 _GRANT = """
@@ -52,8 +54,7 @@ leased AS (
     ELSE failure.detail END,
   queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
 FROM granted g LEFT JOIN failure USING (job_id)
-WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted))
-ORDER BY place)
+WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted)))
 {more}"""
 
 # Jobs of lanes are taken from behind the floor of each on, never from the head of a churned index.
@@ -143,6 +144,7 @@ _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 REACH = 3_600_000 << 22
 _AHEAD = 60_000 << 22
 NO_END = 1 << 61
+BY_PLACE = attrgetter("lease_id")
 
 
 class Lane(NamedTuple):
@@ -170,7 +172,7 @@ async def grant(
     oldest = min(lane.floor for lane in lanes) - REACH
     near = oldest if oldest > 0 else None
     rows = await run_grant(session, statement, wanted, slots, takers, near=near, everywhere=0)
-    return [Grant._make(row) for row in rows]
+    return sorted(map(Grant._make, rows), key=BY_PLACE)
 
 
 async def run_grant(
@@ -184,10 +186,10 @@ async def run_grant(
     everywhere: int,
     more: Sequence[object] = (),
 ) -> list[Row]:
-    """The rows of a `grant_statement`; `taking` and `more` are the arguments of its own parts. Raises Unavailable.
+    """The rows of a `grant_statement`: leases, in no order, before those of its own `more`. Raises Unavailable.
 
-    Its `oldest` is `near`, unless that is None, so that few partitions are opened; where a body lies outside, all is done again with
-    `everywhere`.
+    `taking` and `more` are the arguments of its own parts. Its `oldest` is `near`, unless that is None, so that few partitions are
+    opened; where a body lies outside, all is done again with `everywhere`.
     """
 
     def arguments(oldest: int, ahead: int, *, whole: bool) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from broker.job import Arrival, Grant, Taker
 from broker.store.arrays import Int4s, Texts
-from broker.store.grant import NO_END, REACH, grant_statement, run_grant
+from broker.store.grant import BY_PLACE, NO_END, REACH, grant_statement, run_grant
 from broker.store.session import Session
 from broker.store.sweep import FLOOR_SECONDS, Next
 
@@ -133,7 +133,7 @@ async def promote(session: Session, floor: datetime, limit: int, offer: Offer) -
         more=(FLOOR_SECONDS,),
     )
     *rows, last = map(Grant._make, found)
-    granted = [row for row in rows if row.stream is not None]
+    granted = sorted((row for row in rows if row.stream is not None), key=BY_PLACE)
     waiting = rows[len(granted) :]
     return Promoted(
         jobs=len(granted) + sum(row.job_id for row in waiting),
