@@ -38,7 +38,7 @@ class Enqueued(NamedTuple):
 class Grant(NamedTuple):
     """One lease as it is granted: the row of the lease statement, in its order.
 
-    From `queue` on stands what most leases of a statement have in common.
+    From `kind` on stands what most leases of a statement have in common.
     """
 
     stream: int

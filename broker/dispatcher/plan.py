@@ -108,11 +108,9 @@ def _streams_at(
     """The streams that wait at each queue: unless `strictly`, no more than jobs are known to wait there, as each takes one at least."""
     waiting: dict[str, list[LeaseStream]] = {}
     for stream in hungry:
-        if stream.credits <= 0 or stream.is_full or giving.isdisjoint(stream.queues):
+        if stream.credits <= 0 or stream.is_full:
             continue
-        for queue in stream.queues:
-            if queue not in giving:
-                continue
+        for queue in filter(giving.__contains__, stream.queues):
             known = queues[queue].waiting
             if strictly or known is None or len(waiting.get(queue, ())) < known:
                 waiting.setdefault(queue, []).append(stream)

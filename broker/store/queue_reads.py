@@ -54,7 +54,8 @@ WITH scanned AS MATERIALIZED (
 latest AS MATERIALIZED (SELECT DISTINCT ON (job_id) job_id, kind FROM scanned ORDER BY job_id DESC, event_id DESC),
 share AS (
   SELECT CASE WHEN count(*) < %(limit)s THEN 1 ELSE least(1, count(*) / greatest((
-    SELECT sum(greatest(c.reltuples, 0) / greatest(c.relpages, 1) * pg_relation_size(c.oid) / 8192) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    SELECT sum(greatest(c.reltuples, 0) / greatest(c.relpages, 1) * pg_relation_size(c.oid) / 8192)
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
     WHERE i.inhparent = 'noetl.event_log_trouble'::regclass), 1)) END AS seen
   FROM scanned
 )

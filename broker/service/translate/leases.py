@@ -16,7 +16,7 @@ from broker.service.translate.instants import write_timestamp
 # Ids are milliseconds since 2025-01-01 UTC, shifted left by 22 bits.
 _ID_EPOCH_MILLISECONDS = 1_735_689_600_000
 _ID_SHIFT = 22
-_FIRST_COMMON = Grant._fields.index("queue")
+_FIRST_COMMON = Grant._fields.index("kind")
 # A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_LEASES = 500
@@ -55,6 +55,8 @@ class LeaseWriter:
         self._lease_seconds = lease_seconds  # what the stream asked for
         self._common: tuple[object, ...] = ()
         self._common_fields = b""
+        self._queue: str | None = None
+        self._queue_field = b""
         self._created: int | None = None  # the milliseconds of an id
         self._created_field = b""
 
@@ -76,11 +78,14 @@ class LeaseWriter:
         if common != self._common:
             self._common_fields = self._common_to(grant).SerializeToString()
             self._common = common
+        if grant.queue != self._queue:
+            self._queue_field = job_pb2.Lease(queue=grant.queue).SerializeToString()
+            self._queue = grant.queue
         created = grant.job_id >> _ID_SHIFT
         if created != self._created:
             self._created_field = _created_at(created).SerializeToString()
             self._created = created
-        lease.MergeFromString(self._common_fields + self._created_field)
+        lease.MergeFromString(self._common_fields + self._queue_field + self._created_field)
         lease.lease_token = token_of(self._codec, grant)
         lease.job_id = grant.job_id
         lease.input_json = grant.input
@@ -93,9 +98,7 @@ class LeaseWriter:
 
     def _common_to(self, grant: Grant) -> job_pb2.Lease:
         """A lease with nothing but what others of its statement have as well."""
-        lease = job_pb2.Lease(
-            queue=grant.queue, kind=grant.kind, attempt=grant.attempt, max_attempts=grant.max_attempts
-        )
+        lease = job_pb2.Lease(kind=grant.kind, attempt=grant.attempt, max_attempts=grant.max_attempts)
         write_timestamp(lease.lease_expires_at, grant.expires_at)
         timeout = grant.attempt_timeout_seconds
         _write_duration(
