@@ -23,9 +23,7 @@ class RecordedDecision(NamedTuple):
     available_at: datetime | None
 
 
-def error_facts(
-    attempt: int, failure: Failure, policy: str | None, result_left_out: str | None = None
-) -> str:
+def error_facts(attempt: int, failure: Failure, policy: str | None, result_left_out: str | None) -> str:
     """The JSON of an action_error but for `elapsed`: the facts of the failure and the policy in force (canonical JSON, None: one attempt).
 
     `result_left_out` says why a result that was reported is not kept.

@@ -13,8 +13,8 @@ from broker.policy.decision import (
     Decision,
     FailedAttempt,
     Failure,
+    are_decided_alike,
     decide,
-    is_unlike_others,
 )
 from broker.policy.retry_policy import RetryPolicy, from_json
 from broker.store.enqueue import PolicyBodies
@@ -23,10 +23,9 @@ from broker.store.session import Session
 
 # Characters of results of one batch.
 _WEIGHT_FOR_A_THREAD = 64 * 1024
-# With some three times their characters, 12 MB at most.
+# With their keys and texts 6 MB at most; 16 MB where a client fills them with control characters (measured 2026-11).
 _REMEMBERED_VERDICTS = 1024
-_REMEMBERED_CHARACTERS = 4096
-_NO_TIME = timedelta()
+_REMEMBERED_CHARACTERS = 2048
 
 
 class Reported(NamedTuple):
@@ -47,12 +46,29 @@ class Judged(NamedTuple):
     stored: FailedLease
 
 
+class _Verdict(NamedTuple):
+    """A decision, and what is stored of it and of its failure for every job alike."""
+
+    decision: Decision
+    delay_seconds: float | None
+    detail: str
+    error_facts: str
+
+
+# What tells verdicts apart where neither jitter nor time does: the policy, the attempt (its number and their most, queue, kind, whether it
+# was cancelled), the failure, and why its result is not kept.
+_Like = tuple[str | None, tuple[int, int, str, str, bool], Failure, str | None]
+
+
 class Judge:
     """Decides on failed leases. `jitter` gives numbers uniform in [0, 1)."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
         self._bodies = PolicyBodies()
+        # A downstream that is dead fails thousands of jobs in the same few ways.
+        self._remembered: dict[_Like, _Verdict] = {}
+        self._made_once: set[int] = set()  # by their hashes
 
     async def judge(
         self,
@@ -92,20 +108,7 @@ class Judge:
         }
 
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
-        failure = reported.failure
-        failed = FailedAttempt(
-            attempt=facts.attempt,
-            max_attempts=facts.max_attempts,
-            elapsed=timedelta(seconds=facts.elapsed_seconds),
-            queue=facts.queue,
-            kind=facts.kind,
-            failure=failure,
-            cancelled=cancelled,
-        )
-        if _is_short(failure) and not is_unlike_others(None if policy is None else _parsed(policy), failure):
-            verdict = _verdict_on_like(policy, failed._replace(elapsed=_NO_TIME), reported.result_left_out)
-        else:
-            verdict = _verdict(policy, failed, reported.result_left_out, self._jitter())
+        verdict = self._verdict(facts, reported, policy, cancelled=cancelled)
         stored = FailedLease(
             lease_id=facts.lease_id,
             delay_seconds=verdict.delay_seconds,
@@ -117,37 +120,59 @@ class Judge:
         )
         return Judged(verdict.decision, stored)
 
+    def _verdict(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> _Verdict:
+        parsed = None if policy is None else _parsed(policy)
+        failure = reported.failure
+        like: _Like | None = None
+        if are_decided_alike(parsed, failure) and _is_short(policy, failure):
+            attempt = (facts.attempt, facts.max_attempts, facts.queue, facts.kind, cancelled)
+            like = (policy, attempt, failure, reported.result_left_out)
+            if (known := self._remembered.get(like)) is not None:
+                return known
+        failed = FailedAttempt(
+            attempt=facts.attempt,
+            max_attempts=facts.max_attempts,
+            elapsed=timedelta(seconds=facts.elapsed_seconds),
+            queue=facts.queue,
+            kind=facts.kind,
+            failure=failure,
+            cancelled=cancelled,
+        )
+        decision = decide(parsed, failed, self._jitter())
+        verdict = _Verdict(
+            decision,
+            None if decision.delay is None else decision.delay.total_seconds(),
+            verdict_detail(decision),
+            error_facts(facts.attempt, failure, policy, reported.result_left_out),
+        )
+        if like is not None:
+            self._remember(like, verdict)
+        return verdict
 
-class _Verdict(NamedTuple):
-    """A decision, and what is stored of it and of its failure for every job alike."""
-
-    decision: Decision
-    delay_seconds: float | None
-    detail: str
-    error_facts: str
-
-
-def _verdict(
-    policy: str | None, failed: FailedAttempt, result_left_out: str | None, jitter: float
-) -> _Verdict:
-    decision = decide(None if policy is None else _parsed(policy), failed, jitter)
-    return _Verdict(
-        decision,
-        None if decision.delay is None else decision.delay.total_seconds(),
-        verdict_detail(decision),
-        error_facts(failed.attempt, failed.failure, policy, result_left_out),
-    )
+    def _remember(self, like: _Like, verdict: _Verdict) -> None:
+        """Keeps a verdict from the second time on that it is made: most of those whose message holds an id are made once."""
+        mark = hash(like)
+        if mark not in self._made_once:
+            if len(self._made_once) >= _REMEMBERED_VERDICTS:
+                self._made_once.clear()
+            self._made_once.add(mark)
+            return
+        if _has_failed_condition(verdict.decision):
+            return
+        if len(self._remembered) >= _REMEMBERED_VERDICTS:
+            self._remembered.clear()
+        self._remembered[like] = verdict
 
 
-@lru_cache(maxsize=_REMEMBERED_VERDICTS)
-def _verdict_on_like(policy: str | None, failed: FailedAttempt, result_left_out: str | None) -> _Verdict:
-    """The verdict where only its facts count: a downstream that is dead fails thousands of jobs in the same few ways."""
-    return _verdict(policy, failed, result_left_out, 0.0)
+def _is_short(policy: str | None, failure: Failure) -> bool:
+    """Whether a verdict may be remembered with all its texts."""
+    text = (policy or "") + failure.type + failure.message + failure.stack_trace + (failure.result_json or "")
+    return len(text) <= _REMEMBERED_CHARACTERS and text.isascii()
 
 
-def _is_short(failure: Failure) -> bool:
-    length = len(failure.message) + len(failure.stack_trace) + len(failure.result_json or "")
-    return length <= _REMEMBERED_CHARACTERS
+def _has_failed_condition(decision: Decision) -> bool:
+    """Whether a condition could not be evaluated: that may have been for want of memory, and must not last."""
+    return any(step.value.startswith("error: ") for step in decision.trace)
 
 
 def expiry_of(facts: Facts) -> Reported:

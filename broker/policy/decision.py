@@ -34,9 +34,9 @@ __all__ = [
     "Reason",
     "TraceStep",
     "Verdict",
+    "are_decided_alike",
     "decide",
     "describe",
-    "is_unlike_others",
 ]
 
 _MAX_TRACED = 200
@@ -123,18 +123,13 @@ def decide(policy: RetryPolicy | None, failed: FailedAttempt, jitter: float) -> 
     return Decision(Verdict.RETRY, reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace))
 
 
-def is_unlike_others(policy: RetryPolicy | None, failure: Failure) -> bool:
-    """Whether the decisions on attempts that failed alike may differ all the same: by jitter, or by the time since enqueue."""
+def are_decided_alike(policy: RetryPolicy | None, failure: Failure) -> bool:
+    """Whether attempts that failed alike get one decision, whatever the jitter and the time since enqueue."""
     if policy is None:
-        return False
-    if policy.jitter is not Jitter.NONE or failure.retry_after is not None:
         return True
-    conditions = (policy.stop_when, policy.retry_when)
-    return any(
-        "elapsed" in compile_condition(condition, CONDITION_NAMES).names
-        for condition in conditions
-        if condition is not None
-    )
+    if policy.jitter is not Jitter.NONE or failure.retry_after is not None:
+        return False
+    return not (_asks_for_elapsed(policy.stop_when) or _asks_for_elapsed(policy.retry_when))
 
 
 def describe(decision: Decision) -> str:
@@ -203,6 +198,10 @@ def _ask(check: str, text: str | bool, context: ConditionContext, trace: list[Tr
         return None
     trace.append(TraceStep(check, condition.text, _show(value)))
     return is_true(value)
+
+
+def _asks_for_elapsed(condition: str | bool | None) -> bool:
+    return condition is not None and "elapsed" in compile_condition(condition, CONDITION_NAMES).names
 
 
 def _delay(

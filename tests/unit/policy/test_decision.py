@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from broker.policy.decision import (
@@ -17,9 +17,9 @@ from broker.policy.decision import (
     Reason,
     TraceStep,
     Verdict,
+    are_decided_alike,
     decide,
     describe,
-    is_unlike_others,
 )
 from broker.policy.retry_policy import Jitter, RetryPolicy
 
@@ -224,18 +224,18 @@ _CONDITIONS = st.sampled_from(
     st.none() | st.floats(0, 100),
     st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
 )
-def test_unless_it_is_said_to_differ_time_and_chance_change_no_decision(
+def test_attempts_that_are_decided_alike_are_so_whatever_time_and_chance(
     policy: RetryPolicy | None, retry_after: float | None, dice: list[float]
 ) -> None:
     young = failed(status_code=503, retry_after=retry_after)
     old = young._replace(elapsed=timedelta(hours=1))
 
-    if not is_unlike_others(policy, young.failure):
-        assert decide(policy, young, dice[0]) == decide(policy, old, dice[1])
+    assume(are_decided_alike(policy, young.failure))
+    assert decide(policy, young, dice[0]) == decide(policy, old, dice[1])
 
 
-def test_attempts_that_failed_alike_are_like_each_other_by_default() -> None:
-    assert not is_unlike_others(RetryPolicy(retry_when="{{ status_code == 503 }}"), failed().failure)
+def test_attempts_are_decided_alike_by_default() -> None:
+    assert are_decided_alike(RetryPolicy(retry_when="{{ status_code == 503 }}"), failed().failure)
 
 
 def test_the_trace_holds_every_check_in_order() -> None:
