@@ -15,7 +15,7 @@ from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Row, Session
 
-# Leases what was `taken`: ids of leases rise with `place`, rows come as they are, since to sort them here takes 1 us of each (measured
+# Leases what was `taken`: ids of leases rise with `place`, rows come as they are: to sort them, the database takes 1 us of each (measured
 # 2026-11). Bodies are read by one scan, between bounds that are known before it starts: partitions outside of them are not even opened,
 # where each would cost some 25 us. A body that lies outside undoes the statement (refuse_partial).
 # A job that is not fresh brings what its earlier attempts left: the last failure, a checkpoint; only then are those looked for. The
@@ -144,6 +144,8 @@ _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 REACH = 3_600_000 << 22
 _AHEAD = 60_000 << 22
 NO_END = 1 << 61
+
+# The id of a lease is its place behind `base`.
 BY_PLACE = attrgetter("lease_id")
 
 

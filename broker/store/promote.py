@@ -134,7 +134,7 @@ async def promote(session: Session, floor: datetime, limit: int, offer: Offer) -
     )
     *rows, last = map(Grant._make, found)
     granted = sorted((row for row in rows if row.stream is not None), key=BY_PLACE)
-    waiting = rows[len(granted) :]
+    waiting = [row for row in rows if row.stream is None]
     return Promoted(
         jobs=len(granted) + sum(row.job_id for row in waiting),
         granted=granted,

@@ -46,7 +46,7 @@ FROM (SELECT queue, attempts FROM ready WHERE seq <> job_id ORDER BY job_id LIMI
 """
 
 # Dead jobs per queue among the newest troubles: those whose latest trouble is their end. Where there are more troubles than are
-# looked at, the statistics of their index say how many: so many in a page as when they were made, by the pages of now.
+# looked at, the pages of their index say how many: so many in each as when statistics were made, but 200 at least.
 _DEAD = """
 WITH scanned AS MATERIALIZED (
   SELECT job_id, event_id, kind FROM event_log WHERE kind >= 4 AND job_id > 0 ORDER BY job_id DESC, event_id DESC LIMIT %(limit)s
@@ -54,12 +54,13 @@ WITH scanned AS MATERIALIZED (
 latest AS MATERIALIZED (SELECT DISTINCT ON (job_id) job_id, kind FROM scanned ORDER BY job_id DESC, event_id DESC),
 share AS (
   SELECT CASE WHEN count(*) < %(limit)s THEN 1 ELSE least(1, count(*) / greatest((
-    SELECT sum(greatest(c.reltuples, 0) / greatest(c.relpages, 1) * pg_relation_size(c.oid) / 8192)
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'noetl.event_log_trouble'::regclass), 1)) END AS seen
+    SELECT sum(greatest(pg_relation_size(c.oid) / 8192 - 1, 0) * greatest(c.reltuples / greatest(c.relpages - 1, 1), 200))
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_index x ON x.indexrelid = c.oid
+    WHERE i.inhparent = 'noetl.event_log_trouble'::regclass AND x.indrelid <> 'noetl.event_log_executions'::regclass), 1)) END AS seen,
+    count(*) = %(limit)s AS is_part
   FROM scanned
 )
-SELECT j.queue, round(count(*) / min(share.seen))::int8, min(share.seen) < 1
+SELECT j.queue, round(count(*) / min(share.seen))::int8, bool_or(share.is_part)
 FROM latest CROSS JOIN share CROSS JOIN LATERAL (SELECT queue FROM job WHERE job.job_id = latest.job_id OFFSET 0) j
 WHERE latest.kind = 6 GROUP BY j.queue
 """

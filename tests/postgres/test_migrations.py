@@ -22,6 +22,20 @@ async def test_an_empty_database_gets_every_migration_in_order(empty_database_ur
     assert [version for (version,) in versions] == list(range(1, len(NAMES) + 1))
 
 
+async def test_every_day_is_kept_in_shape_alike(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+
+    settings = await Tables(empty_database_url).rows(
+        "SELECT relname, reloptions FROM pg_class WHERE relname ~ '^(job|event_log)_20[0-9]{6}$' AND relkind = 'r'"
+    )
+    assert len(settings) >= 2 * 8
+    for name, options in settings:
+        assert set(options) == {
+            "autovacuum_vacuum_insert_scale_factor=0.5",
+            "autovacuum_analyze_scale_factor=0.5",
+        }, name
+
+
 async def test_a_database_that_is_up_to_date_gets_none(empty_database_url: str) -> None:
     await migrate(empty_database_url)
 

@@ -137,6 +137,24 @@ async def test_few_jobs_are_counted_and_many_estimated(
     assert large.estimated
 
 
+@pytest.mark.parametrize("dead", [4_000, 20_000])
+async def test_dead_jobs_of_a_day_that_was_analyzed_while_quiet_are_counted_or_estimated(
+    reader: Reader, database: psycopg.AsyncConnection, dead: int
+) -> None:
+    await database.execute("ANALYZE noetl.event_log")
+    await add_jobs(database, "q", dead)
+    await database.execute(
+        """INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, detail)
+        SELECT job_id + 1, job_id, 6, 1, '{}' FROM noetl.job"""
+    )
+
+    (queue,) = await read_queues(reader)
+
+    assert queue.estimated == (dead > 5_000)
+    assert dead / 1.5 <= queue.dead <= dead * 1.5
+    assert queue.dead == dead or queue.estimated
+
+
 async def test_a_queue_of_few_jobs_beside_a_large_one_shows_where_each_is(
     reader: Reader, database: psycopg.AsyncConnection
 ) -> None:
