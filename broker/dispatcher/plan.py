@@ -176,7 +176,7 @@ def by_turns(credit: Mapping[int, int], room: int) -> list[int]:
     """Stream numbers, one of each in turn, as often as it has credits (1 or more), at most `room`."""
     slots: list[int] = []
     left = dict(credit)
-    while left:
+    while left and len(slots) < room:
         numbers = list(left)
         rounds = min(*left.values(), (room - len(slots)) // len(numbers))
         if not rounds:

@@ -93,6 +93,9 @@ class Enqueue:
         finally:
             self.takers.take(reservation.slots, granted)
         if len(granted) < len(jobs):
+            # The leaser that this wakes begins before the next statement does (see Shared), and has spoken for what was left waiting when
+            # that one looks at the queue. Else its jobs had to wait too, and those of the next, until all went through the lane: at 43 us
+            # of the database's time each, not 31 (measured 2026-11).
             self._announce(jobs, placed)
         return {call: _answer(placed, items) for call, items in this_round.items.items()}
 

@@ -3,7 +3,14 @@
 import pytest
 
 from broker.dispatcher.lanes import Floor, QueueLanes
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, STREAMS_PER_STATEMENT, Plan, Share, make_plan
+from broker.dispatcher.plan import (
+    LEASES_PER_STATEMENT,
+    STREAMS_PER_STATEMENT,
+    Plan,
+    Share,
+    by_turns,
+    make_plan,
+)
 from broker.dispatcher.stream import LeaseStream
 
 
@@ -35,6 +42,25 @@ def planned(streams: list[LeaseStream], *queues: QueueLanes) -> Plan:
     plan = plan_for(streams, *queues)
     assert plan is not None
     return plan
+
+
+@pytest.mark.parametrize(
+    ("credit", "room", "slots"),
+    [
+        ({}, 5, []),
+        ({1: 3}, 0, []),
+        ({1: 3}, 2, [1, 1]),
+        ({1: 3}, 5, [1, 1, 1]),
+        ({1: 2, 2: 2}, 3, [1, 2, 1]),
+        ({1: 1, 2: 3, 3: 2}, 10, [1, 2, 3, 2, 3, 2]),
+        ({1: 1, 2: 3, 3: 2}, 4, [1, 2, 3, 2]),
+        ({1: 9, 2: 9, 3: 9}, 2, [1, 2]),
+    ],
+)
+def test_streams_are_named_in_turn_as_often_as_they_have_credits(
+    credit: dict[int, int], room: int, slots: list[int]
+) -> None:
+    assert by_turns(credit, room) == slots
 
 
 def test_nothing_is_planned_for_nobody() -> None:
