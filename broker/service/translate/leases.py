@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +21,9 @@ _FIRST_COMMON = Grant._fields.index("kind")
 # A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_LEASES = 500
+# What many leases have, of whatever stream.
+_REMEMBERED_QUEUES = 16_384
+_REMEMBERED_INSTANTS = 256
 # No character takes more in UTF-8; names, numbers and instants of a lease take less together.
 _BYTES_OF_A_CHARACTER = 4
 _BYTES_OF_OTHER_FIELDS = 1024
@@ -55,10 +59,6 @@ class LeaseWriter:
         self._lease_seconds = lease_seconds  # what the stream asked for
         self._common: tuple[object, ...] = ()
         self._common_fields = b""
-        self._queue: str | None = None
-        self._queue_field = b""
-        self._created: int | None = None  # the milliseconds of an id
-        self._created_field = b""
 
     def responses(self, grants: Iterable[Grant]) -> list[pb.LeaseResponse]:
         """The leases in order, in as few messages as their bounds allow."""
@@ -78,14 +78,9 @@ class LeaseWriter:
         if common != self._common:
             self._common_fields = self._common_to(grant).SerializeToString()
             self._common = common
-        if grant.queue != self._queue:
-            self._queue_field = job_pb2.Lease(queue=grant.queue).SerializeToString()
-            self._queue = grant.queue
-        created = grant.job_id >> _ID_SHIFT
-        if created != self._created:
-            self._created_field = _created_at(created).SerializeToString()
-            self._created = created
-        lease.MergeFromString(self._common_fields + self._queue_field + self._created_field)
+        lease.MergeFromString(
+            self._common_fields + _queue_field(grant.queue) + _created_field(grant.job_id >> _ID_SHIFT)
+        )
         lease.lease_token = token_of(self._codec, grant)
         lease.job_id = grant.job_id
         lease.input_json = grant.input
@@ -123,7 +118,15 @@ def _write_duration(message: Duration, seconds: float) -> None:
     message.nanos = int((seconds - whole) * 1_000_000) * 1000
 
 
-def _created_at(milliseconds_of_id: int) -> job_pb2.Lease:
-    """A lease with nothing but the instant of its job's id."""
+@lru_cache(maxsize=_REMEMBERED_QUEUES)
+def _queue_field(queue: str) -> bytes:
+    """The serialized queue of a lease."""
+    return job_pb2.Lease(queue=queue).SerializeToString()
+
+
+@lru_cache(maxsize=_REMEMBERED_INSTANTS)
+def _created_field(milliseconds_of_id: int) -> bytes:
+    """The serialized instant of a job's id."""
     seconds, milliseconds = divmod(milliseconds_of_id + _ID_EPOCH_MILLISECONDS, 1000)
-    return job_pb2.Lease(created_at=Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000))
+    created_at = Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000)
+    return job_pb2.Lease(created_at=created_at).SerializeToString()
