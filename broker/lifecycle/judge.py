@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from broker.lifecycle.failure_events import error_detail, error_facts, verdict_detail
@@ -16,7 +16,7 @@ from broker.policy.decision import (
     are_decided_alike,
     decide,
 )
-from broker.policy.retry_policy import RetryPolicy, from_json
+from broker.policy.retry_policy import from_json
 from broker.store.enqueue import PolicyBodies
 from broker.store.finish import Facts, FailedLease
 from broker.store.session import Session
@@ -50,7 +50,6 @@ class _Verdict(NamedTuple):
     """A decision, and what is stored of it and of its failure for every job alike."""
 
     decision: Decision
-    delay_seconds: float | None
     detail: str
     error_facts: str
 
@@ -109,9 +108,10 @@ class Judge:
 
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
         verdict = self._verdict(facts, reported, policy, cancelled=cancelled)
+        delay = verdict.decision.delay
         stored = FailedLease(
             lease_id=facts.lease_id,
-            delay_seconds=verdict.delay_seconds,
+            delay_seconds=None if delay is None else delay.total_seconds(),
             error=error_detail(verdict.error_facts, facts.elapsed_seconds),
             verdict=verdict.detail,
             returns=facts.returns + 1 if reported.undelivered else 0,
@@ -121,7 +121,7 @@ class Judge:
         return Judged(verdict.decision, stored)
 
     def _verdict(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> _Verdict:
-        parsed = None if policy is None else _parsed(policy)
+        parsed = None if policy is None else from_json(policy)
         failure = reported.failure
         like: _Like | None = None
         if are_decided_alike(parsed, failure) and _is_short(policy, failure):
@@ -141,7 +141,6 @@ class Judge:
         decision = decide(parsed, failed, self._jitter())
         verdict = _Verdict(
             decision,
-            None if decision.delay is None else decision.delay.total_seconds(),
             verdict_detail(decision),
             error_facts(facts.attempt, failure, policy, reported.result_left_out),
         )
@@ -157,7 +156,8 @@ class Judge:
                 self._made_once.clear()
             self._made_once.add(mark)
             return
-        if _has_failed_condition(verdict.decision):
+        # For want of memory, perhaps: that must not last.
+        if any(step.is_error for step in verdict.decision.trace):
             return
         if len(self._remembered) >= _REMEMBERED_VERDICTS:
             self._remembered.clear()
@@ -166,13 +166,8 @@ class Judge:
 
 def _is_short(policy: str | None, failure: Failure) -> bool:
     """Whether a verdict may be remembered with all its texts."""
-    text = (policy or "") + failure.type + failure.message + failure.stack_trace + (failure.result_json or "")
-    return len(text) <= _REMEMBERED_CHARACTERS and text.isascii()
-
-
-def _has_failed_condition(decision: Decision) -> bool:
-    """Whether a condition could not be evaluated: that may have been for want of memory, and must not last."""
-    return any(step.value.startswith("error: ") for step in decision.trace)
+    texts = (policy or "", failure.type, failure.message, failure.stack_trace, failure.result_json or "")
+    return sum(map(len, texts)) <= _REMEMBERED_CHARACTERS and "".join(texts).isascii()
 
 
 def expiry_of(facts: Facts) -> Reported:
@@ -188,8 +183,3 @@ def undeliverable() -> Reported:
         Failure(message="its stream broke before it was received, again and again", type=LEASE_EXPIRED),
         undelivered=True,
     )
-
-
-@lru_cache(maxsize=4096)
-def _parsed(policy: str) -> RetryPolicy:
-    return from_json(policy)

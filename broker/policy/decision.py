@@ -41,6 +41,8 @@ __all__ = [
 
 _MAX_TRACED = 200
 """Characters of a value or an error that a trace keeps."""
+_ERROR = "error: "
+"""What a trace has in front of the error of an expression."""
 
 
 class Verdict(StrEnum):
@@ -92,6 +94,11 @@ class TraceStep(NamedTuple):
     check: str
     text: str
     value: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the expression could not be evaluated."""
+        return self.value.startswith(_ERROR)
 
 
 class Decision(NamedTuple):
@@ -194,7 +201,7 @@ def _ask(check: str, text: str | bool, context: ConditionContext, trace: list[Tr
     try:
         value = condition.value(context.values_for(condition.names))
     except ExpressionError as error:
-        trace.append(TraceStep(check, condition.text, f"error: {error}"[:_MAX_TRACED]))
+        trace.append(TraceStep(check, condition.text, f"{_ERROR}{error}"[:_MAX_TRACED]))
         return None
     trace.append(TraceStep(check, condition.text, _show(value)))
     return is_true(value)

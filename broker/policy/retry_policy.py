@@ -19,7 +19,7 @@ MAX_ATTEMPTS = 1000
 MAX_DELAY = timedelta(days=30)
 MAX_MULTIPLIER = 100.0
 
-_CACHED_POLICIES = 1024
+_CACHED_POLICIES = 4096
 _DURATIONS = ("initial_delay", "max_delay")
 _CONDITIONS = ("retry_when", "stop_when")
 _FIELDS = ("max_attempts", "initial_delay", "backoff_multiplier", "max_delay", "jitter", *_CONDITIONS)
