@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from broker.errors import Unavailable
+from broker.ids import IDS_PER_MILLISECOND, IDS_PER_SECOND
 from broker.store.session import Session
 from broker.store.upkeep import (
     drop_leftovers,
@@ -19,9 +20,9 @@ _RETRY_SECONDS = 5.0
 _STATEMENT_TIMEOUT_SECONDS = 60.0
 # Ids of one second, at least of a millisecond and at most of a day: how far keys are freed by one statement to begin with; and by how
 # many statements in one round. A statement is to meet so many ends: whoever uses one of those keys just then waits for it.
-_FIRST_SPAN = 1_000 << 22
-_LEAST_SPAN = 1 << 22
-_LARGEST_SPAN = 86_400_000 << 22
+_FIRST_SPAN = IDS_PER_SECOND
+_LEAST_SPAN = IDS_PER_MILLISECOND
+_LARGEST_SPAN = 86_400 * IDS_PER_SECOND
 _SPANS_PER_ROUND = 1_000
 _ENDS_PER_SPAN = 5_000
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from broker.ids import IDS_PER_SECOND
 from broker.store.retention import (
     Busy,
     OldDay,
@@ -30,9 +31,9 @@ _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
 # Ids of one minute: what one step looks at to begin with; of a second and of a day at the least and the most. A step is to take about
 # as long as hot statements do.
-_FIRST_SPAN = 60_000 << 22
-_LEAST_SPAN = 1_000 << 22
-_LARGEST_SPAN = 86_400_000 << 22
+_FIRST_SPAN = 60 * IDS_PER_SECOND
+_LEAST_SPAN = IDS_PER_SECOND
+_LARGEST_SPAN = 86_400 * IDS_PER_SECOND
 _STEP_SECONDS = 0.1
 
 

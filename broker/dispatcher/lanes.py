@@ -8,10 +8,9 @@ brokers put in. A floor itself never sinks by that: dead entries behind it are n
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from broker.ids import IDS_PER_MILLISECOND
 from broker.job import Arrival
 
-# A seq is milliseconds shifted left by 22 bits.
-_MILLISECOND = 1 << 22
 LOWEST_PRIORITY = -100
 HIGHEST_PRIORITY = 100
 
@@ -171,7 +170,7 @@ class QueueLanes:
         """Lets the next statement read from so much time before each floor, None: from the very beginning."""
         self.waiting = None
         for floor in self.floors.values():
-            start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * _MILLISECOND)
+            start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * IDS_PER_MILLISECOND)
             floor.set_back(start, in_flight=self.in_flight)
 
     def found_empty(self, settled: int) -> None:

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 
 from reprise.v1 import job_pb2
 
+from broker.ids import IDS_PER_SECOND
 from broker.service.playbook_reads import PlaybookReads
 
-# Nothing commits later than a turn of executions and one statement may take; ids are milliseconds shifted left by 22 bits.
-_LATEST_COMMIT_IDS = 30_000 << 22
+# Nothing commits later than a turn of executions and one statement may take.
+_LATEST_COMMIT_IDS = 30 * IDS_PER_SECOND
 _EVENTS_PER_READ = 200
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from broker.ids import IDS_PER_SECOND
 from broker.store.reader import Reader
 
 _PLAYBOOK = """
@@ -46,7 +47,7 @@ json_build_object('attempt', attempt, 'max_attempts', max_attempts, 'is_retry', 
 """
 
 # By how much the id of the row that says an event may lie below the event's: a minute by which the clock was set back.
-CLOCK_SLACK = 60_000 << 22
+CLOCK_SLACK = 60 * IDS_PER_SECOND
 
 # Events as noetl.event shows them. Not through the view, whose order would have every event sorted before the first page.
 _EVENTS = f"""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from psycopg import errors as pg_errors
 from psycopg.types.numeric import Int8
 
+from broker.ids import IDS_PER_SECOND
 from broker.job import Grant, Taker
 from broker.store.arrays import Float8s, Int2s, Int4s, Int8s, Texts
 from broker.store.session import Row, Session
@@ -139,10 +140,10 @@ CROSS JOIN LATERAL (
 _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 
 
-# Ids are milliseconds shifted left by 22 bits. How much older than the place where its lane is read a job may be to be found at once:
+# How much older than the place where its lane is read a job may be to be found at once:
 # what has come back after a delay; and how much newer than the clock, which may have been set back a little.
-REACH = 3_600_000 << 22
-_AHEAD = 60_000 << 22
+REACH = 3600 * IDS_PER_SECOND
+_AHEAD = 60 * IDS_PER_SECOND
 NO_END = 1 << 61
 
 # The id of a lease is its place behind `base`.

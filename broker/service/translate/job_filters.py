@@ -2,21 +2,19 @@
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 from reprise.v1 import job_pb2, queue_service_pb2
 
 from broker.errors import Violation
+from broker.ids import EPOCH, IDS_PER_MILLISECOND
 from broker.service.translate.instants import read_timestamp
 from broker.store.job_records import Criteria
 from broker.store.job_sources import IdRange
 
 MAX_JOB_IDS = 1000
 _MAX_ID = 2**63 - 1
-# Ids are milliseconds since 2025, shifted left by 22 bits: noetl.id_at in the first migration.
-_ID_EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
-_ID_SHIFT = 22
 _MILLISECOND = timedelta(milliseconds=1)
 _TEXTS = ("queue", "kind", "dependency", "failure_type")
 
@@ -68,7 +66,7 @@ def _lowest_id(message: queue_service_pb2.JobFilter, path: str, violations: list
     if not message.HasField("created_after"):
         return 0
     after = read_timestamp(message.created_after, f"{path}.created_after", violations)
-    return _bounded((after - _ID_EPOCH) // _MILLISECOND + 1 << _ID_SHIFT)
+    return _bounded(((after - EPOCH) // _MILLISECOND + 1) * IDS_PER_MILLISECOND)
 
 
 def _id_limit(message: queue_service_pb2.JobFilter, path: str, violations: list[Violation]) -> int:
@@ -76,7 +74,7 @@ def _id_limit(message: queue_service_pb2.JobFilter, path: str, violations: list[
     if not message.HasField("created_before"):
         return _MAX_ID
     before = read_timestamp(message.created_before, f"{path}.created_before", violations)
-    return _bounded(-((_ID_EPOCH - before) // _MILLISECOND) << _ID_SHIFT)
+    return _bounded(-((EPOCH - before) // _MILLISECOND) * IDS_PER_MILLISECOND)
 
 
 def _bounded(job_id: int) -> int:

@@ -9,14 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2
 
+from broker.ids import EPOCH, IDS_PER_MILLISECOND
 from broker.job import Delivery, Grant
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
 from broker.service.translate.instants import write_timestamp
 
-# Ids are milliseconds since 2025-01-01 UTC, shifted left by 22 bits.
-_ID_EPOCH_MILLISECONDS = 1_735_689_600_000
-_ID_SHIFT = 22
+_ID_EPOCH_MILLISECONDS = int(EPOCH.timestamp() * 1000)
 _FIRST_COMMON = Grant._fields.index("kind")
 # A message of leases is closed at this size; with the largest possible lease on top it stays below the 3 MiB that the contract promises.
 _MESSAGE_BYTES = 512 * 1024
@@ -79,7 +78,9 @@ class LeaseWriter:
             self._common_fields = self._common_to(grant).SerializeToString()
             self._common = common
         lease.MergeFromString(
-            self._common_fields + _queue_field(grant.queue) + _created_field(grant.job_id >> _ID_SHIFT)
+            self._common_fields
+            + _queue_field(grant.queue)
+            + _created_field(grant.job_id // IDS_PER_MILLISECOND)
         )
         lease.lease_token = token_of(self._codec, grant)
         lease.job_id = grant.job_id
