@@ -3,6 +3,7 @@
 Knows neither protobuf nor SQL. Durations are seconds as floats here, as PostgreSQL computes with them; JSON is text.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Enqueued(NamedTuple):
 class Grant(NamedTuple):
     """One lease as it is granted: the row of the lease statement, in its order.
 
-    From `kind` on stands what most leases of a statement have in common.
+    From `kind` on stands what most leases of a statement have in common; the fields of `Terms` stand together.
     """
 
     stream: int
@@ -54,17 +55,13 @@ class Grant(NamedTuple):
     kind: str
     attempt: int
     max_attempts: int
+    policy_id: int | None
     expires_at: datetime
     execution_id: int | None
     step: str | None
     attempt_timeout_seconds: float | None
     dependency: str | None
     labels: str | None
-
-    @property
-    def delivery(self) -> "Delivery":
-        """The same without what it carries."""
-        return Delivery(self.lease_id, self.job_id, self.execution_id, self.expires_at)
 
 
 class Taker(NamedTuple):
@@ -75,13 +72,41 @@ class Taker(NamedTuple):
     lease_seconds: float
 
 
+class Terms(NamedTuple):
+    """On which terms a job is tried: what a decision needs to know of a lease beside its time."""
+
+    queue: str
+    priority: int
+    kind: str
+    attempt: int
+    max_attempts: int
+    policy_id: int | None
+
+
 class Delivery(NamedTuple):
-    """A granted lease: as much of it as giving it back, or a word about it, takes."""
+    """A granted lease without what it carries: as much as giving it back, a word about it, or a decision on it takes."""
 
     lease_id: int
     job_id: int
     execution_id: int | None
     expires_at: datetime
+    terms: Terms
+
+
+_FIRST_OF_TERMS = Grant._fields.index(Terms._fields[0])
+_END_OF_TERMS = _FIRST_OF_TERMS + len(Terms._fields)
+
+
+def deliveries_of(grants: Iterable[Grant]) -> list[Delivery]:
+    """The same without what they carry; terms that neighbours have in common are kept once."""
+    terms: Terms | None = None
+    deliveries = []
+    for grant in grants:
+        own = grant[_FIRST_OF_TERMS:_END_OF_TERMS]
+        if terms is None or own != terms:
+            terms = Terms._make(own)
+        deliveries.append(Delivery(grant.lease_id, grant.job_id, grant.execution_id, grant.expires_at, terms))
+    return deliveries
 
 
 class Outcome(IntEnum):

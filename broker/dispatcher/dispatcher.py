@@ -16,9 +16,10 @@ from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
-from broker.job import Arrival, Delivery, Grant, NewJob
+from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
+from broker.store.finish import Facts
 from broker.store.grant import grant
 from broker.store.promote import Offer
 from broker.store.session import Session
@@ -152,6 +153,10 @@ class Dispatcher:
         free_at = {stream.queues for stream in streams if stream.credits > 0}
         if any(stream.polls for stream in streams) or any(map(self._lookout.may_find, free_at)):
             self._wake.set()
+
+    def facts_of(self, lease_ids: Iterable[int]) -> dict[int, Facts]:
+        """What a decision needs to know of leases of jobs of their own that streams got, as long as they are remembered."""
+        return self.holdings.facts_of(lease_ids)
 
     def _keep(self, slots: Iterable[int | None]) -> dict[int, int]:
         """Keeps a credit for each slot, until `_deliver`: how many, by stream."""
@@ -309,7 +314,7 @@ class Dispatcher:
             stream = self._streams.get(number)
             leases = shares.get(number, [])
             if stream is None:
-                self._return([lease.delivery for lease in leases])
+                self._return(deliveries_of(leases))
                 continue
             stream.free(most - len(leases))
             if leases:

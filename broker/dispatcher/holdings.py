@@ -7,7 +7,9 @@ import asyncio
 from collections.abc import Iterable
 
 from broker.dispatcher.stream import LeaseStream, Notice
-from broker.job import Delivery, Grant
+from broker.ids import IDS_PER_MILLISECOND
+from broker.job import Delivery, Grant, deliveries_of
+from broker.store.finish import Facts
 
 # No lease is prolonged by more than an hour: one of which nothing was heard for longer has ended, at another broker perhaps.
 FORGOTTEN_AFTER_SECONDS = 3700.0
@@ -17,8 +19,8 @@ class Holdings:
     """Leases by their id."""
 
     def __init__(self) -> None:
-        # With the stream and when something was last heard of the lease, on the loop's clock.
-        self._held: dict[int, tuple[LeaseStream, Delivery, float]] = {}
+        # With the stream, when the lease was granted, and when something was last heard of it, both on the loop's clock.
+        self._held: dict[int, tuple[LeaseStream, Delivery, float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -26,10 +28,10 @@ class Holdings:
     def add(self, stream: LeaseStream, grants: Iterable[Grant]) -> None:
         """Leases were delivered on `stream`; they go back if that breaks before they have arrived."""
         now = asyncio.get_running_loop().time()
-        leases = {grant.lease_id: grant.delivery for grant in grants}
+        leases = {lease.lease_id: lease for lease in deliveries_of(grants)}
         if not stream.polls:
             stream.unreceived.update(leases)
-        self._held.update({lease_id: (stream, lease, now) for lease_id, lease in leases.items()})
+        self._held.update({lease_id: (stream, lease, now, now) for lease_id, lease in leases.items()})
 
     def drop(self, leases: Iterable[Delivery]) -> None:
         """Leases are given back: nobody is told."""
@@ -42,9 +44,9 @@ class Holdings:
         for lease_id in lease_ids:
             held = self._held.get(lease_id)
             if held is not None:
-                stream, lease, _ = held
+                stream, lease, granted_at, _ = held
                 stream.unreceived.pop(lease_id, None)
-                self._held[lease_id] = stream, lease, now
+                self._held[lease_id] = stream, lease, granted_at, now
 
     def ended(self, lease_ids: Iterable[int]) -> None:
         """Leases have ended by a verb of their worker."""
@@ -58,7 +60,7 @@ class Holdings:
         for lease_id in lease_ids:
             held = self._held.pop(lease_id, None)
             if held is not None:
-                stream, lease, _ = held
+                stream, lease, *_ = held
                 stream.unreceived.pop(lease_id, None)
                 stream.notify(lease, Notice.LOST)
 
@@ -67,8 +69,19 @@ class Holdings:
         for lease_id in lease_ids:
             held = self._held.get(lease_id)
             if held is not None:
-                stream, lease, _ = held
+                stream, lease, *_ = held
                 stream.notify(lease, Notice.CANCELLED)
+
+    def facts_of(self, lease_ids: Iterable[int]) -> dict[int, Facts]:
+        """What a decision needs to know of those leases of jobs of their own that are held, by lease_id; perhaps they have ended."""
+        now = asyncio.get_running_loop().time()
+        known = {}
+        for lease_id in lease_ids:
+            held = self._held.get(lease_id)
+            if held is not None and held[1].execution_id is None:
+                _, lease, granted_at, _ = held
+                known[lease_id] = _facts(lease, now - granted_at)
+        return known
 
     def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:
         """Drops leases whose stream is over, and those that must have ended unheard: nothing was heard for `seconds`."""
@@ -76,5 +89,16 @@ class Holdings:
         self._held = {
             lease_id: held
             for lease_id, held in self._held.items()
-            if not held[0].over and held[2] >= heard_before
+            if not held[0].over and held[3] >= heard_before
         }
+
+
+def _facts(lease: Delivery, held_seconds: float) -> Facts:
+    """As the store would read them: a job of its own is not cancelled, and how long it waited its ids tell."""
+    queue, _, kind, attempt, max_attempts, policy_id = lease.terms
+    waited = lease.lease_id // IDS_PER_MILLISECOND - lease.job_id // IDS_PER_MILLISECOND
+    # By position, as rows are: by name it takes three times as long (measured 2026-11).
+    return Facts(
+        lease.lease_id, lease.job_id, attempt, 0, max_attempts, policy_id, queue, kind, None, None,
+        waited / 1000 + held_seconds, False, None, lease.expires_at,
+    )  # fmt: skip

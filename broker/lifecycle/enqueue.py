@@ -1,6 +1,6 @@
 """Enqueue: all jobs of a call, or none."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ class Enqueue:
             placed = await self._enqueuer.put(
                 jobs, this_round.owners, reservation.slots, list(reservation.takers.values())
             )
-            granted = _granted(jobs, placed, reservation)
+            granted = _granted(jobs, placed, reservation, self._enqueuer.policy_ids)
         finally:
             self.takers.take(reservation.slots, granted)
         if len(granted) < len(jobs):
@@ -115,7 +115,12 @@ class Enqueue:
             self._signals.due_in(min(delays))
 
 
-def _granted(jobs: Sequence[NewJob], placed: Sequence[Placed], reservation: Reservation) -> list[Grant]:
+def _granted(
+    jobs: Sequence[NewJob],
+    placed: Sequence[Placed],
+    reservation: Reservation,
+    policy_ids: Mapping[str | None, int],
+) -> list[Grant]:
     """The leases of the jobs that streams took as they came in."""
     granted = []
     for job, place, stream in zip(jobs, placed, reservation.slots, strict=False):
@@ -126,7 +131,7 @@ def _granted(jobs: Sequence[NewJob], placed: Sequence[Placed], reservation: Rese
             Grant(
                 stream, place.lease_id, place.job_id, place.job_id,
                 job.input, job.traceparent, None, None,
-                job.queue, job.priority, job.kind, 1, job.max_attempts, place.expires_at,
+                job.queue, job.priority, job.kind, 1, job.max_attempts, policy_ids.get(job.policy), place.expires_at,
                 job.execution_id, job.step, job.attempt_timeout_seconds, job.dependency, job.labels,
             )
         )  # fmt: skip

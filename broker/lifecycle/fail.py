@@ -11,6 +11,7 @@ from broker.lifecycle.complete import ends_of
 from broker.lifecycle.failure_events import decision_from_detail
 from broker.lifecycle.judge import Judge, Judged, Reported, expiry_of
 from broker.lifecycle.signals import Signals
+from broker.lifecycle.takers import Nobody, Takers
 from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Decision
 from broker.store.events import EventKind
@@ -50,9 +51,10 @@ def weigh_failures(failed: Sequence[FailedResult]) -> int:
 
 
 class Fail:
-    """The verb for jobs of their own, shared by all calls of this broker."""
+    """The verb for jobs of their own, shared by all calls of this broker. Whoever wires the broker sets `takers`."""
 
     def __init__(self, database_url: str, judge: Judge, signals: Signals) -> None:
+        self.takers: Takers = Nobody()
         self._sessions = [Session(database_url) for _ in range(_RUNS)]
         self._judge = judge
         self._signals = signals
@@ -77,13 +79,15 @@ class Fail:
         for call in calls:
             for failed in call:
                 first.setdefault(failed.lease.lease_id, failed)
-        known = await facts(session, list(first))
+        known = dict(self.takers.facts_of(first))
+        if elsewhere := [lease_id for lease_id in first if lease_id not in known]:
+            known |= await facts(session, elsewhere)
         judged = await self._judge.judge(
             session,
             list(known.values()),
             {lease_id: failed.reported for lease_id, failed in first.items()},
         )
-        ended = await fail(session, [verdict.stored for verdict in judged.values()]) if judged else {}
+        ended = await fail(session, [verdict.stored for verdict in judged.values()])
         self._signals.ended(ended)
         announce(self._signals, judged, ended)
         answers = answers_of(judged, ended)

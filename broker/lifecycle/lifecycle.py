@@ -39,8 +39,9 @@ class Lifecycle:
         self.executions = Executions(self._turns, signals)
 
     def offer_to(self, takers: Takers) -> None:
-        """New jobs are offered to these streams from now on, before they wait."""
+        """New jobs are offered to these streams from now on, before they wait; what they remember of a lease is not read again."""
         self._enqueue.takers = takers
+        self._fail.takers = takers
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Puts jobs in, all or none. Raises AlreadyExists, Unavailable, LimitExceeded."""

@@ -85,14 +85,10 @@ class Release:
         judged = await self._judge.judge(
             self._session, too_often, {fact.lease_id: undeliverable() for fact in too_often}
         )
-        ended = (
-            await fail(
-                self._session,
-                [verdict.stored for verdict in judged.values()],
-                granted_until=[fact.expires_at for fact in too_often],
-            )
-            if judged
-            else {}
+        ended = await fail(
+            self._session,
+            [verdict.stored for verdict in judged.values()],
+            granted_until=[fact.expires_at for fact in too_often],
         )
         announce(self._signals, judged, ended)
         others = [fact for lease_id, fact in known.items() if lease_id not in judged]

@@ -310,6 +310,11 @@ class Enqueuer:
                     raise Unavailable("the partitions of today are being made") from error
                 await ensure_partitions(self._session, tries=_PARTITION_TRIES)
 
+    @property
+    def policy_ids(self) -> Mapping[str | None, int]:
+        """The numbers of the policies that were put in last, and of others, by their texts."""
+        return self._policy_ids
+
     def forget(self) -> None:
         """Looks queues and policies up anew: those that a transaction added are gone when it was rolled back."""
         self._queues = set()

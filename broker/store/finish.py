@@ -217,18 +217,12 @@ class SpentLease(NamedTuple):
 
 async def complete(session: Session, completions: Sequence[Completion]) -> set[int]:
     """The leases that were found and are now done, of at most MOST_LEASES. No lease_id may stand twice. Raises Unavailable."""
+    if not completions:
+        return set()
     assert len(completions) <= MOST_LEASES
-    ids = Int8s([completion.lease_id for completion in completions])
-    row = await session.row(
-        _COMPLETE,
-        (
-            ids,
-            ids,
-            Texts([completion.result for completion in completions]),
-            Int8s([completion.execution_id for completion in completions]),
-            Texts([completion.step for completion in completions]),
-        ),
-    )
+    lease_ids, results, execution_ids, steps = zip(*completions, strict=True)
+    ids = Int8s(lease_ids)
+    row = await session.row(_COMPLETE, (ids, ids, Texts(results), Int8s(execution_ids), Texts(steps)))
     assert row is not None
     return set(row[0] or ())
 
@@ -249,8 +243,11 @@ async def fail(
 
     With `only_expired` those that have expired; with `granted_until` those that expire then: not prolonged since their grant.
     """
+    if not failed:
+        return {}
     assert len(failed) <= MOST_LEASES
-    ids = Int8s([lease.lease_id for lease in failed])
+    lease_ids, delays, errors, verdicts, returns, execution_ids, steps = zip(*failed, strict=True)
+    ids = Int8s(lease_ids)
     rows = await session.rows(
         _FAIL,
         (
@@ -260,12 +257,12 @@ async def fail(
             granted_until,
             not only_expired and granted_until is None,
             ids,
-            Float8s([lease.delay_seconds for lease in failed]),
-            Int2s([lease.returns for lease in failed]),
-            Texts([lease.error for lease in failed]),
-            Texts([lease.verdict for lease in failed]),
-            Int8s([lease.execution_id for lease in failed]),
-            Texts([lease.step for lease in failed]),
+            Float8s(delays),
+            Int2s(returns),
+            Texts(errors),
+            Texts(verdicts),
+            Int8s(execution_ids),
+            Texts(steps),
         ),
     )
     return {row[0]: Ended._make(row) for row in rows}

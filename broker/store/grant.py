@@ -31,8 +31,8 @@ failure AS MATERIALIZED (
   ORDER BY job_id, event_id DESC
 ),
 granted AS MATERIALIZED (
-  SELECT g.*, j.kind, j.max_attempts, j.input, j.execution_id, j.step, j.attempt_timeout_seconds, j.dependency, j.traceparent, j.labels,
-    s.stream, s.worker_id, s.lease_seconds,
+  SELECT g.*, j.kind, j.max_attempts, j.policy_id, j.input, j.execution_id, j.step, j.attempt_timeout_seconds, j.dependency,
+    j.traceparent, j.labels, s.stream, s.worker_id, s.lease_seconds,
     (SELECT base FROM t) + g.place AS lease_id,
     (SELECT now FROM t) + least(s.lease_seconds, j.attempt_timeout_seconds) * interval '1 second' AS expires_at
   FROM (SELECT o.*, (SELECT %b::int4[])[o.slot] AS slot_stream FROM ordered o) g
@@ -53,7 +53,8 @@ leased AS (
     SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
       AND e.job_id >= {oldest} AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
     ELSE failure.detail END,
-  queue, priority, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency, labels::text
+  queue, priority, kind, attempts + 1, max_attempts, policy_id, expires_at, execution_id, step, attempt_timeout_seconds, dependency,
+  labels::text
 FROM granted g LEFT JOIN failure USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted)))
 {more}"""
@@ -140,8 +141,8 @@ CROSS JOIN LATERAL (
 _FLOOR = "SELECT noetl.id_at(noetl.clock() - %b::float8 * interval '1 second')"
 
 
-# How much older than the place where its lane is read a job may be to be found at once:
-# what has come back after a delay; and how much newer than the clock, which may have been set back a little.
+# How much older than the place where its lane is read a job may be to be found at once: what has come back after a delay; and how much
+# newer than the clock, which may have been set back a little.
 REACH = 3600 * IDS_PER_SECOND
 _AHEAD = 60 * IDS_PER_SECOND
 NO_END = 1 << 61

@@ -65,11 +65,11 @@ available AS (
 # `attempt_timeout_seconds` and its floor `expires_at`.
 _WAITING_AND_NEXT = f"""
 SELECT NULL, NULL, count(*), min(seq), NULL, NULL, NULL, NULL, queue, priority,
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM waiting GROUP BY queue, priority
 UNION ALL
 SELECT NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-  NULL, NULL, NULL, {_NEXT_FLOOR}, NULL, NULL, {_SECONDS_TO_NEXT}, NULL, NULL
+  NULL, NULL, NULL, NULL, {_NEXT_FLOOR}, NULL, NULL, {_SECONDS_TO_NEXT}, NULL, NULL
 """
 
 # Most have not been delayed for long: bodies are looked for from some time before now on.

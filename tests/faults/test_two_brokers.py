@@ -10,7 +10,7 @@ import pytest
 
 from broker.config import BrokerConfig
 from broker.server import running
-from tests.contract.client import LOST, OK, Client, Stream, new_job, retry
+from tests.contract.client import LOST, OK, RETRY, Client, Stream, new_job, retry
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
 from tests.fixtures_database import MoveClock
@@ -70,6 +70,34 @@ async def test_a_lease_of_one_broker_is_good_at_the_other(
     assert await here.complete(again.lease_token) == OK
     assert await there.complete(again.lease_token) == OK
     assert await there.complete(token) == LOST
+
+
+@pytest.mark.parametrize("at", ["here", "there"])
+@pytest.mark.parametrize("leased", ["in its turn", "at once", "when due"])
+async def test_a_failure_is_decided_alike_by_the_broker_that_granted_the_lease_and_by_another(
+    clients: list[Client], tables: Tables, move_clock: MoveClock, at: str, leased: str
+) -> None:
+    here, there = clients
+    is_late = leased != "at once"
+    asks = f"{{{{ [attempt, max_attempts, queue, kind, elapsed > 50] == [1, 3, 'q', 'task', {is_late}] }}}}"
+    job = {"queue": "q", "retry": retry(retry_when=asks)}
+    if leased == "in its turn":
+        job_id = await here.enqueue(**job)
+        await move_clock(100)
+    async with here.stream(1, queues=["q"]) as stream:
+        if leased != "in its turn":
+            job_id = await here.enqueue(**job, delay=100 if leased == "when due" else 0)
+            await move_clock(100 if leased == "when due" else 0)
+        (lease,) = await stream.leases(1)
+
+        failed = await (here if at == "here" else there).fail(lease.lease_token, type="E", trace=True)
+
+    assert failed.decision.verdict == RETRY
+    assert failed.decision.attempt == 1
+    assert failed.decision.max_attempts == 3
+    (error,) = await tables.events(job_id, "action_error")
+    assert round(error.result["elapsed"], -2) == (100 if is_late else 0)
+    assert error.result["policy"]["retry_when"] == asks
 
 
 async def test_a_lease_prolonged_at_one_broker_survives_the_break_of_its_stream_at_the_other(

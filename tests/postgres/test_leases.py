@@ -1,16 +1,20 @@
 """When exactly a lease ends: by the statement that takes its row, and by nothing before it."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.job import Delivery, Grant, NewJob, Outcome, Taker
+from broker.dispatcher.holdings import Holdings
+from broker.dispatcher.stream import LeaseStream
+from broker.job import Delivery, Grant, NewJob, Outcome, Taker, deliveries_of
 from broker.lifecycle import Lifecycle
 from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
-from broker.lifecycle.fail import FailedResult
+from broker.lifecycle.fail import FailAnswer, FailedResult
 from broker.lifecycle.judge import Reported
+from broker.lifecycle.takers import Nobody
 from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
@@ -151,7 +155,7 @@ async def test_as_many_deliveries_go_back_as_a_stream_had(lifecycle: Lifecycle, 
         await lifecycle.enqueue([NewJob("q", "task", "{}")] * 1000)
     deliveries: list[Delivery] = []
     while granted := await grant(session, [Lane("q", 0, 0, 500, 0)], [1] * 500, [Taker(1, "worker", 30.0)]):
-        deliveries += [lease.delivery for lease in granted]
+        deliveries += deliveries_of(granted)
 
     await lifecycle.give_back(deliveries)
 
@@ -241,6 +245,63 @@ async def test_locked_jobs_are_passed_over_and_others_taken(
 
     await other.close()
     assert [lease.job_id for lease in granted] == [second.job_id]
+
+
+async def test_what_is_remembered_of_a_lease_is_what_the_database_knows_of_it(
+    lifecycle: Lifecycle, session: Session, move_clock: MoveClock
+) -> None:
+    policy = to_json(RetryPolicy())
+    await lifecycle.enqueue([NewJob("q", "task", "{}", 5, policy, 3), NewJob("q", "other", "{}")])
+    await move_clock(90)
+    granted = await grant(
+        session, [Lane("q", 5, 0, 2, 0), Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)]
+    )
+    holdings = Holdings()
+    holdings.add(LeaseStream(1, "worker", ("q",), 30.0), granted)
+
+    remembered = holdings.facts_of([lease.lease_id for lease in granted])
+
+    known = await finish.facts(session, [lease.lease_id for lease in granted])
+    assert len(known) == 2
+    for lease_id, facts in known.items():
+        assert remembered[lease_id].elapsed_seconds == pytest.approx(facts.elapsed_seconds, abs=5)
+        assert facts.elapsed_seconds == pytest.approx(90, abs=5)
+        assert remembered[lease_id]._replace(elapsed_seconds=facts.elapsed_seconds) == facts
+
+
+async def test_what_is_remembered_of_a_lease_is_not_read_again(
+    lifecycle: Lifecycle, session: Session, lease: Grant, tables: Tables
+) -> None:
+    class Remembering(Nobody):
+        def facts_of(self, lease_ids: Iterable[int]) -> dict[int, finish.Facts]:
+            return {lease.lease_id: known[lease.lease_id]._replace(elapsed_seconds=4711.0)}
+
+    known = await finish.facts(session, [lease.lease_id])
+    lifecycle.offer_to(Remembering())
+
+    (answer,) = await lifecycle.fail([failed(lease)])
+
+    assert answer.outcome == Outcome.OK
+    (error,) = await tables.events(lease.job_id, "action_error")
+    assert error.result["elapsed"] == 4711.0
+
+
+async def test_a_lease_that_is_remembered_and_gone_is_lost(
+    lifecycle: Lifecycle, session: Session, lease: Grant, tables: Tables, move_clock: MoveClock
+) -> None:
+    class Remembering(Nobody):
+        def facts_of(self, lease_ids: Iterable[int]) -> dict[int, finish.Facts]:
+            return known
+
+    known = await finish.facts(session, [lease.lease_id])
+    lifecycle.offer_to(Remembering())
+    await move_clock(31)
+    await lifecycle.expire([lease.lease_id])
+
+    (answer,) = await lifecycle.fail([failed(lease)])
+
+    assert answer == FailAnswer(Outcome.LOST)
+    assert len(await tables.events(lease.job_id, "action_error")) == 1
 
 
 async def test_elapsed_counts_from_the_enqueue(

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.stream import LeaseStream, Notice
-from broker.job import Delivery, Grant
+from broker.job import Delivery, Grant, Terms, deliveries_of
 
 
 def grant(lease_id: int) -> Grant:
     return Grant(
         1, lease_id, 2, 3, "x" * 1000, None, "checkpoint", "failure",
-        "q", 0, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+        "q", 0, "task", 1, 3, 5, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
     )  # fmt: skip
 
 
@@ -24,7 +24,23 @@ def held(*lease_ids: int) -> tuple[Holdings, LeaseStream]:
 async def test_what_a_lease_carries_is_not_kept_while_it_runs() -> None:
     _, stream = held(1)
 
-    assert stream.unreceived == {1: Delivery(1, 2, None, datetime(2026, 1, 1, tzinfo=UTC))}
+    terms = Terms("q", 0, "task", 1, 3, 5)
+    assert stream.unreceived == {1: Delivery(1, 2, None, datetime(2026, 1, 1, tzinfo=UTC), terms)}
+
+
+async def test_terms_that_leases_have_in_common_are_kept_once() -> None:
+    first, second, other = deliveries_of([grant(1), grant(2), grant(3)._replace(attempt=2)])
+
+    assert first.terms is second.terms
+    assert (first.terms.attempt, other.terms.attempt) == (1, 2)
+
+
+async def test_facts_are_known_of_what_is_held_of_jobs_of_their_own() -> None:
+    holdings, stream = held(1, 2)
+    holdings.add(stream, [grant(3)._replace(execution_id=7)])
+    holdings.ended([2])
+
+    assert list(holdings.facts_of([1, 2, 3, 99])) == [1]
 
 
 async def test_what_a_client_that_closed_its_side_gets_counts_as_received() -> None:

@@ -13,11 +13,11 @@ from broker.service.translate.leases import LeaseWriter, most_bytes
 CODEC = TokenCodec(b"k" * 32)
 PLAIN = Grant(
     1, 10, 20, 20, '{"x":1}', None, None, None,
-    "q", 0, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+    "q", 0, "task", 1, 3, 5, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
 )  # fmt: skip
 FULL = Grant(
     1, 11, (1 << 22) * 1500, 30, '{"y":"ü"}', "00-trace", "[1]", '{"error":"e","error_type":"E","status_code":503,"result":null}',
-    "q2", 5, "http", 2, 4, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
+    "q2", 5, "http", 2, 4, 5, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
 )  # fmt: skip
 
 
