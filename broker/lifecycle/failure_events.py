@@ -50,6 +50,12 @@ def error_detail(facts: str, elapsed_seconds: float) -> str:
     return f'{{"elapsed":{elapsed_seconds:.3f},{facts[1:]}'
 
 
+def facts_of(detail: str) -> str:
+    """What `error_facts` wrote, of the detail of an action_error: alike for attempts that failed alike, whenever that was."""
+    start = detail.find(",") + 1 if detail.startswith('{"elapsed":') else 0
+    return f"{{{detail[start:]}" if start else detail
+
+
 def verdict_detail(decision: Decision) -> str:
     """The JSON of an action_retry or a job_dead; the store adds `available_at` to the former."""
     members: dict[str, object] = {

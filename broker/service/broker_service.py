@@ -19,7 +19,8 @@ from broker.lifecycle.tokens import TokenCodec
 from broker.service.lease_stream import LONGEST_LEASE, SHORTEST_LEASE, serve_stream
 from broker.service.status import reports_errors, reports_stream_errors
 from broker.service.translate.attempts import read_completions, read_extensions, read_failed_attempts
-from broker.service.translate.decisions import write_decision
+from broker.service.translate.decisions import DecisionWriter
+from broker.service.translate.failures import FailureReader
 from broker.service.translate.instants import duration_message, read_duration, timestamp_message
 from broker.service.translate.new_jobs import NewJobReader
 
@@ -46,6 +47,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
         self._codec = codec
         self._closing = closing
         self._new_jobs = NewJobReader()
+        self._failures = FailureReader()
 
     @reports_errors
     async def Enqueue(self, request: pb.EnqueueRequest, context: _Context) -> pb.EnqueueResponse:
@@ -105,10 +107,13 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
     async def Fail(self, request: pb.FailRequest, context: _Context) -> pb.FailResponse:
         """Attempts that failed: facts in, decisions out; beyond 2 MiB of them without their traces, which the events keep."""
         _check_count("attempts", request.attempts)
-        failed, _ = await _read(request, lambda: read_failed_attempts(self._codec, request.attempts))
+        failed, _ = await _read(
+            request, lambda: read_failed_attempts(self._codec, self._failures, request.attempts)
+        )
         decided = await self._lifecycle.fail(list(failed.values())) if failed else []
         answers = dict(zip(failed, decided, strict=True))
         response = pb.FailResponse()
+        writer = DecisionWriter()
         room = _MAX_TRACES_BYTES if request.trace else 0
         for index in range(len(request.attempts)):
             result = response.results.add()
@@ -118,7 +123,7 @@ class BrokerService(broker_service_pb2_grpc.BrokerServiceServicer):
                 continue
             result.outcome = pb.LeaseOutcome.ValueType(answer.outcome)
             if answer.decision is not None:
-                write_decision(result.decision, answer.decision, answer.available_at, with_trace=room > 0)
+                writer.write(result.decision, answer.decision, answer.available_at, with_trace=room > 0)
                 if room > 0:
                     room -= result.decision.ByteSize()
         return response

@@ -15,7 +15,7 @@ from reprise.v1 import policy_service_pb2, queue_service_pb2, queue_service_pb2_
 from broker.config import BrokerConfig
 from broker.dispatcher import dispatcher
 from broker.server import running
-from broker.service.translate import attempts
+from broker.service.translate import failures
 from tests.contract.client import Client, Refusal
 
 QUEUE_SERVICE = queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"]
@@ -170,7 +170,7 @@ async def test_what_nobody_foresaw_is_told_to_our_log_alone(
 
     await client.enqueue()
     token = (await client.lease()).lease_token
-    monkeypatch.setattr(attempts, "read_failure", stumble)
+    monkeypatch.setattr(failures, "read_failure", stumble)
 
     with caplog.at_level(logging.ERROR), pytest.raises(grpc.RpcError) as error:
         await client.fail(token)

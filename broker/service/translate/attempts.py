@@ -8,9 +8,8 @@ from reprise.v1 import broker_service_pb2 as pb
 from broker.json_text import JsonInvalid, check_json
 from broker.lifecycle.complete import Result
 from broker.lifecycle.fail import FailedResult
-from broker.lifecycle.judge import Reported
 from broker.lifecycle.tokens import LeaseRef, TokenCodec
-from broker.service.translate.failures import read_failure
+from broker.service.translate.failures import FailureReader
 from broker.service.translate.json_values import value_json
 
 _MAX_RESULT_BYTES = 1024 * 1024
@@ -41,11 +40,13 @@ def read_completions(codec: TokenCodec, completions: Iterable[pb.Completion]) ->
     )
 
 
-def read_failed_attempts(codec: TokenCodec, attempts: Iterable[pb.FailedAttempt]) -> Read[FailedResult]:
+def read_failed_attempts(
+    codec: TokenCodec, failures: FailureReader, attempts: Iterable[pb.FailedAttempt]
+) -> Read[FailedResult]:
     """Facts of failures, cleaned and cut to their bounds; there are no errors."""
 
     def read(lease: LeaseRef, attempt: pb.FailedAttempt) -> FailedResult:
-        return FailedResult(lease, Reported(*read_failure(attempt.failure)))
+        return FailedResult(lease, failures.read(attempt.failure))
 
     return _read_all(codec, attempts, read, lambda index, _: f"attempts[{index}]")
 

@@ -15,14 +15,41 @@ _DELAY_SOURCES = {
 }
 
 
-def write_decision(
-    message: job_pb2.Decision, decision: Decision, available_at: datetime | None, *, with_trace: bool = False
-) -> None:
-    """Makes an empty `message` the decision; `available_at` is when a retry may run, None for a verdict of dead."""
-    message.verdict = _VERDICTS[decision.verdict]
-    message.reason = _REASONS[decision.reason]
-    message.attempt = decision.attempt
-    message.max_attempts = decision.max_attempts
+class DecisionWriter:
+    """Writes decisions; the same one, as on attempts that failed alike one after the other, is made into a message once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Decision, bool] | None = None
+        self._fields = b""
+
+    def write(
+        self,
+        message: job_pb2.Decision,
+        decision: Decision,
+        available_at: datetime | None,
+        *,
+        with_trace: bool,
+    ) -> None:
+        """Makes an empty `message` the decision; `available_at` is when a retry may run, None for a verdict of dead."""
+        last = self._last
+        if last is None or last[0] is not decision or last[1] is not with_trace:
+            self._fields = decision_message(decision, None, with_trace=with_trace).SerializeToString()
+            self._last = decision, with_trace
+        message.MergeFromString(self._fields)
+        if available_at is not None:
+            write_timestamp(message.available_at, available_at)
+
+
+def decision_message(
+    decision: Decision, available_at: datetime | None, *, with_trace: bool = False
+) -> job_pb2.Decision:
+    """The decision as a message; `available_at` is when a retry may run, None for a verdict of dead."""
+    message = job_pb2.Decision(
+        verdict=_VERDICTS[decision.verdict],
+        reason=_REASONS[decision.reason],
+        attempt=decision.attempt,
+        max_attempts=decision.max_attempts,
+    )
     if decision.delay is not None:
         write_duration(message.delay, decision.delay)
     if available_at is not None:
@@ -32,14 +59,6 @@ def write_decision(
     if with_trace:
         for step in decision.trace:
             message.trace.add(check=step.check, text=step.text, value=step.value)
-
-
-def decision_message(
-    decision: Decision, available_at: datetime | None, *, with_trace: bool = False
-) -> job_pb2.Decision:
-    """The decision as a message of its own."""
-    message = job_pb2.Decision()
-    write_decision(message, decision, available_at, with_trace=with_trace)
     return message
 
 

@@ -5,7 +5,7 @@ Nothing in a failure is a reason to refuse it.
 
 import json
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from reprise.v1 import job_pb2
 
 from broker.json_text import JsonInvalid, check_json
+from broker.lifecycle.judge import Reported
 from broker.policy.decision import Failure
 from broker.service.translate.instants import duration_message, is_duration, to_timedelta
 
@@ -25,16 +26,32 @@ MAX_STACK_TRACE_BYTES = 32 * 1024
 _RESULT = ',"result":'
 _JSON_BLANKS = " \t\n\r"
 _DECODER = json.JSONDecoder()
+# Failures that were reported lately: a downstream that is dead fails thousands of jobs in the same few ways. With their messages some
+# 4 MB at most.
+_REMEMBERED_FAILURES = 1024
+_REMEMBERED_BYTES = 1024
 
 
-class ReadFailure(NamedTuple):
-    """A failure, cut and cleaned; `result_left_out` says why its result is not kept, None where it is."""
+class FailureReader:
+    """Reads failures; those that are alike once."""
 
-    failure: Failure
-    result_left_out: str | None
+    def __init__(self) -> None:
+        self._remembered: dict[bytes, Reported] = {}
+
+    def read(self, message: job_pb2.Failure) -> Reported:
+        """What a worker reported, as job.proto says that it is kept."""
+        serialized = message.SerializeToString()
+        if (known := self._remembered.get(serialized)) is not None:
+            return known
+        read = read_failure(message)
+        if len(serialized) <= _REMEMBERED_BYTES:
+            if len(self._remembered) >= _REMEMBERED_FAILURES:
+                self._remembered.clear()
+            self._remembered[serialized] = read
+        return read
 
 
-def read_failure(message: job_pb2.Failure) -> ReadFailure:
+def read_failure(message: job_pb2.Failure) -> Reported:
     """What a worker reported, as job.proto says that it is kept."""
     result_json: str | None = message.result_json or None
     left_out = None
@@ -52,7 +69,7 @@ def read_failure(message: job_pb2.Failure) -> ReadFailure:
         result_json=result_json,
         stack_trace=_cut(_cleaned(message.stack_trace), MAX_STACK_TRACE_BYTES),
     )
-    return ReadFailure(failure, left_out)
+    return Reported(failure, left_out)
 
 
 def recorded_failure_message(detail: str) -> job_pb2.Failure:

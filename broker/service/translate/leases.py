@@ -11,6 +11,7 @@ from reprise.v1 import job_pb2
 
 from broker.ids import EPOCH, IDS_PER_MILLISECOND
 from broker.job import Delivery, Grant
+from broker.lifecycle.failure_events import facts_of
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
 from broker.service.translate.instants import write_timestamp
@@ -23,6 +24,8 @@ _MESSAGE_LEASES = 500
 # What many leases have, of whatever stream.
 _REMEMBERED_QUEUES = 16_384
 _REMEMBERED_INSTANTS = 256
+_REMEMBERED_FAILURES = 1024
+_REMEMBERED_CHARACTERS = 2048
 # No character takes more in UTF-8; names, numbers and instants of a lease take less together.
 _BYTES_OF_A_CHARACTER = 4
 _BYTES_OF_OTHER_FIELDS = 1024
@@ -77,11 +80,14 @@ class LeaseWriter:
         if common != self._common:
             self._common_fields = self._common_to(grant).SerializeToString()
             self._common = common
-        lease.MergeFromString(
+        fields = (
             self._common_fields
             + _queue_field(grant.queue)
             + _created_field(grant.job_id // IDS_PER_MILLISECOND)
         )
+        if (failure := grant.last_failure) is not None:
+            fields += _failure_field(failure)
+        lease.MergeFromString(fields)
         lease.lease_token = token_of(self._codec, grant)
         lease.job_id = grant.job_id
         lease.input_json = grant.input
@@ -89,8 +95,6 @@ class LeaseWriter:
             lease.traceparent = grant.traceparent
         if grant.checkpoint is not None:
             lease.checkpoint_json = grant.checkpoint
-        if grant.last_failure is not None:
-            lease.last_failure.CopyFrom(recorded_failure_message(grant.last_failure))
 
     def _common_to(self, grant: Grant) -> job_pb2.Lease:
         """A lease with nothing but what others of its statement have as well."""
@@ -131,3 +135,17 @@ def _created_field(milliseconds_of_id: int) -> bytes:
     seconds, milliseconds = divmod(milliseconds_of_id + _ID_EPOCH_MILLISECONDS, 1000)
     created_at = Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000)
     return job_pb2.Lease(created_at=created_at).SerializeToString()
+
+
+def _failure_field(detail: str) -> bytes:
+    """The serialized last failure of a lease, of the detail of its event."""
+    if len(detail) > _REMEMBERED_CHARACTERS:
+        return _failure_field_of(detail)
+    return _remembered_failure_field(facts_of(detail))
+
+
+def _failure_field_of(detail: str) -> bytes:
+    return job_pb2.Lease(last_failure=recorded_failure_message(detail)).SerializeToString()
+
+
+_remembered_failure_field = lru_cache(maxsize=_REMEMBERED_FAILURES)(_failure_field_of)

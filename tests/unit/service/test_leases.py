@@ -1,13 +1,16 @@
 """Leases in responses: each says what its own grant says, whatever was written before it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from reprise.v1 import job_pb2
 
 from broker.job import Grant
+from broker.lifecycle.failure_events import error_detail, error_facts
 from broker.lifecycle.tokens import TokenCodec
+from broker.policy.decision import Failure
+from broker.service.translate.failures import recorded_failure_message
 from broker.service.translate.leases import LeaseWriter, most_bytes
 
 CODEC = TokenCodec(b"k" * 32)
@@ -49,6 +52,21 @@ def test_a_lease_says_what_was_granted() -> None:
             created_at=Timestamp(seconds=1735689601, nanos=500_000_000),
         )
     ]
+
+
+def test_a_lease_says_its_own_last_failure() -> None:
+    failure = Failure("boom", "Boom", 503, timedelta(seconds=2), '{"n":1}', "at x")
+    as_they_are_written = [
+        error_detail(error_facts(attempt, failure._replace(message=message), "{}", None), elapsed)
+        for attempt in (1, 2)
+        for message in ("boom", "bang", "x" * 3000)
+        for elapsed in (0.5, 17.25)
+    ]
+    as_they_were = ['{"attempt":1,"error":"old","error_type":"T","elapsed":1.0,"result":null,"policy":null}']
+
+    for detail in (as_they_are_written + as_they_were) * 2:
+        (lease,) = written(PLAIN._replace(last_failure=detail))
+        assert lease.last_failure == recorded_failure_message(detail)
 
 
 def test_a_lease_says_nothing_of_those_before_it() -> None:

@@ -1,5 +1,6 @@
 """What callers send becomes the broker's own values, or a violation that names the field."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,10 +11,19 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from reprise.v1 import job_pb2, retry_pb2
 
 from broker.errors import Violation
-from broker.policy.decision import Decision, DelaySource, Reason, TraceStep, Verdict
+from broker.policy.decision import (
+    Decision,
+    DelaySource,
+    FailedAttempt,
+    Failure,
+    Reason,
+    TraceStep,
+    Verdict,
+    decide,
+)
 from broker.policy.retry_policy import Jitter, RetryPolicy
-from broker.service.translate.decisions import decision_message
-from broker.service.translate.failures import read_failure, recorded_failure_message
+from broker.service.translate.decisions import DecisionWriter, decision_message
+from broker.service.translate.failures import FailureReader, read_failure, recorded_failure_message
 from broker.service.translate.instants import duration_message, read_duration, read_timestamp
 from broker.service.translate.retry_policies import read_retry_policy, retry_policy_message
 
@@ -123,6 +133,50 @@ def test_a_failure_is_cut_and_cleaned_and_never_refused() -> None:
     assert len(read.failure.stack_trace.encode()) in range(32 * 1024 - 3, 32 * 1024 + 1)
     assert read.failure.result_json is None
     assert read.result_left_out
+
+
+def test_failures_are_read_alike_however_often_and_whatever_came_between() -> None:
+    messages = [
+        job_pb2.Failure(message="busy", status_code=503),
+        job_pb2.Failure(message="busy"),
+        job_pb2.Failure(message="busy", status_code=503, result_json="{"),
+        job_pb2.Failure(message="x" * 4000, retry_after=Duration(seconds=1)),
+    ]
+    reader = FailureReader()
+
+    for message in messages * 3:
+        assert reader.read(message) == read_failure(message)
+
+
+def test_what_is_remembered_of_failures_is_bounded() -> None:
+    reader = FailureReader()
+    tracemalloc.start()
+
+    for number in range(10_000):
+        reader.read(job_pb2.Failure(message=f"{number}" + "x" * 900))
+
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 4 * 1024 * 1024
+
+
+def test_decisions_are_written_alike_whatever_was_written_before() -> None:
+    failed = FailedAttempt(1, 3, timedelta(), "q", "k", Failure("m", "T", None, None, None, ""))
+    retried, dead = decide(RetryPolicy(), failed, 0.5), decide(None, failed, 0.5)
+    due_at = datetime(2026, 1, 1, tzinfo=UTC)
+    writer = DecisionWriter()
+
+    for decision, available_at, with_trace in [
+        (retried, due_at, False),
+        (retried, due_at + timedelta(seconds=1), False),
+        (retried, None, True),
+        (dead, None, True),
+        (dead, None, False),
+        (retried, due_at, True),
+    ]:
+        written = job_pb2.Decision()
+        writer.write(written, decision, available_at, with_trace=with_trace)
+        assert written == decision_message(decision, available_at, with_trace=with_trace)
 
 
 def test_an_empty_message_becomes_the_type() -> None:
