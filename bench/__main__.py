@@ -44,6 +44,8 @@ _WIDTH = 140  # of the tables where there is no terminal
     show_default=True,
     help="Whose PostgreSQL.",
 )
+@click.option("--profile", is_flag=True,
+    help="Record where time goes too: the broker's by py-spy, the database's by pg_stat_statements. It lowers rates.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=_RESULTS, show_default=False,
     help="Where results go, and databases while they run.  [default: bench/results]")  # fmt: skip
 def bench(
@@ -52,6 +54,7 @@ def bench(
     rounds: int | None,
     minutes: int | None,
     postgres: Source,
+    profile: bool,
     results: Path,
 ) -> None:
     """Measure throughput, latency and punctuality."""
@@ -71,6 +74,7 @@ def bench(
                 rounds or (_FULL_ROUNDS if full else 1),
                 full,
                 minutes or (_FULL_MINUTES if full else 1),
+                folder / f"{scenario.name}-profiles" if profile else None,
             )
             if not _run(scenario, stage, folder, facts, console):
                 failed.append(scenario.name)

@@ -32,10 +32,11 @@ class Stage:
     rounds: int
     full: bool  # False: the short form, which must take no more than a minute or two
     minutes: int  # of a load that goes on and on
+    profiles: Path | None = None  # the folder for profiles of its loads; none are made without it
 
     def testbed(self, *broker_options: str) -> AbstractContextManager[Site]:
         """An empty database and a broker on it, with these options of `reprise broker`, while the block runs."""
-        return testbed(self.folder, (self.postgres,), *broker_options)
+        return testbed(self.folder, (self.postgres,), *broker_options, profiles=self.profiles)
 
 
 class ScenarioModule(Protocol):

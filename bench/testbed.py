@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
 from bench.measurement import Row, hear
+from bench.profiling import POSTGRES_SETTINGS, profiled
 from bench.workload import Site, Task
 from broker.embedded import PostgresServer, Source, find_binaries
 from broker.embedded.identity import Identity, launch_command
@@ -44,19 +45,27 @@ class Broker:
 
 
 @contextmanager
-def testbed(folder: Path, sources: tuple[Source, ...], *broker_options: str) -> Iterator[Site]:
-    """An empty database and one broker, running inside the block, in `folder`, which should lie on a disk like that of production."""
+def testbed(
+    folder: Path, sources: tuple[Source, ...], *broker_options: str, profiles: Path | None
+) -> Iterator[Site]:
+    """An empty database and one broker, running inside the block, in `folder`, which should lie on a disk like that of production.
+
+    Loads on it are profiled where there is a folder for `profiles`.
+    """
     with (
-        running_database(folder, sources) as database,
+        running_database(folder, sources, POSTGRES_SETTINGS if profiles else {}) as database,
         running_broker(database, folder / "broker.log", *broker_options) as broker,
     ):
-        yield Site(broker.address, database.url, database.pid, broker.pid)
+        yield Site(broker.address, database.url, database.pid, broker.pid, profiles=str(profiles or ""))
 
 
 @contextmanager
-def running_database(folder: Path, sources: tuple[Source, ...]) -> Iterator[Database]:
-    """An empty PostgreSQL as Reprise starts its own."""
-    with PostgresServer(folder / "data", find_binaries(*sources), log=folder / "postgres.log") as server:
+def running_database(
+    folder: Path, sources: tuple[Source, ...], settings: Mapping[str, str] | None = None
+) -> Iterator[Database]:
+    """An empty PostgreSQL as Reprise starts its own, but for these settings."""
+    log = folder / "postgres.log"
+    with PostgresServer(folder / "data", find_binaries(*sources), log=log, settings=settings) as server:
         pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
         yield Database(server.database_url(), pid)
 
@@ -93,7 +102,11 @@ def run_load(module: str, task: Task, seconds: float = _LOAD_SECONDS) -> list[Ro
     """
     checkpoint(task.site.database_url)
     command = [sys.executable, "-m", module, task.to_json()]
-    return hear(run_to_end(command, module, seconds))
+    name = f"{module.rpartition('.')[2]}-{task.queue}"
+    folder = task.site.profiles
+    with profiled(task.site, Path(folder), name) if folder else nullcontext():
+        output = run_to_end(command, module, seconds)
+    return hear(output)
 
 
 def checkpoint(database_url: str) -> None:

@@ -40,6 +40,7 @@ class Site:
     database_pid: int
     broker_pid: int
     lease_address: str = ""  # of a second broker, where jobs are leased that are enqueued at the first
+    profiles: str = ""  # the folder for profiles of what is measured; none are made where it is empty
 
 
 @dataclass(frozen=True, slots=True)
