@@ -49,19 +49,20 @@ _EVENTS = """
 WITH past AS (
   SELECT m, pg_temp.job_at(m, 0, %(base)s, %(step)s) AS job_id FROM generate_series(%(first)s::int8, %(last)s::int8) m
 )
-INSERT INTO noetl.event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
+INSERT INTO noetl.event_log (
+  event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id, error)
 SELECT pg_temp.event_of(job_id, 3, 80 * %(step)s + e.number), job_id,
   CASE WHEN m %% 100 = 0 THEN pg_temp.job_at(m / 500 * 500, 0, %(base)s, %(step)s) - 1 END, s.started_id, e.kind, e.attempt, 3,
-  CASE WHEN m %% 100 = 0 THEN 'step-' || m %% 500 / 100 END, CASE WHEN e.kind IN (3, 4) THEN 'worker-' || m %% 50 END,
+  CASE WHEN m %% 100 = 0 THEN 'step-' || m %% 500 / 100 END, 'worker-' || m %% 50,
   CASE e.kind WHEN 3 THEN '{"ok":true}'
-    WHEN 4 THEN '{"attempt":1,"error":"no answer","error_type":"Error' || m %% 3000 / 1000 || '"}'
     WHEN 5 THEN '{"attempt":1,"max_attempts":3,"reason":"any_failure"}'
     WHEN 6 THEN '{"attempt":1,"max_attempts":3,"reason":"stop_when"}' END,
-  CASE WHEN e.kind IN (3, 4) THEN s.started_id END
+  s.started_id,
+  CASE WHEN e.kind <> 3 THEN '{"attempt":1,"error":"no answer","error_type":"Error' || m %% 3000 / 1000 || '"}' END
 FROM past CROSS JOIN LATERAL (
   SELECT 3 AS kind, 1 AS attempt, 0 AS number WHERE m %% 500 NOT IN (250, 251)
-  UNION ALL SELECT kind, attempt, number FROM (VALUES (4, 1, 0), (5, 1, 1), (3, 2, 3)) retried(kind, attempt, number) WHERE m %% 500 = 251
-  UNION ALL SELECT kind, 1, number FROM (VALUES (4, 0), (6, 1)) dead(kind, number) WHERE m %% 500 = 250
+  UNION ALL SELECT kind, attempt, number FROM (VALUES (5, 1, 1), (3, 2, 3)) retried(kind, attempt, number) WHERE m %% 500 = 251
+  UNION ALL SELECT 6, 1, 1 WHERE m %% 500 = 250
 ) e CROSS JOIN LATERAL (
   SELECT CASE e.attempt WHEN 1 THEN pg_temp.event_of(job_id, 2, 40 * %(step)s)
     ELSE pg_temp.event_of(job_id, 3, 80 * %(step)s + 2) END AS started_id

@@ -46,7 +46,7 @@ LEFT JOIN LATERAL (SELECT reason FROM cancellation WHERE cancellation.lease_id =
 WHERE l.lease_id = ANY(%b::int8[])
 """
 
-# Failed: the lease goes; the error and then the verdict stay as events.
+# Failed: the lease goes; the verdict stays as an event, which says the error too: the event before it, whose id is one lower.
 # A retry waits in `delayed`, or in `ready` when it need not wait. The sweep takes only what is still expired, a broken stream only what
 # was not prolonged since: both are checked in the very statement that takes the lease away, and leave no lease_id behind, as its worker
 # ended nothing that it could repeat.
@@ -62,9 +62,8 @@ o AS MATERIALIZED (
   SELECT g.*, x.delay_seconds, x.returns, x.error, x.verdict, x.execution_id, x.step,
     CASE WHEN %b::boolean THEN g.lease_id END AS reported_id,
     t.now + x.delay_seconds * interval '1 second' AS due_at,
-    t.base + 3 * x.item AS error_id,
-    t.base + 3 * x.item + 1 AS verdict_id,
-    t.base + 3 * x.item + 2 AS seq
+    t.base + 3 * x.item AS verdict_id,
+    t.base + 3 * x.item + 1 AS seq
   FROM gone g CROSS JOIN t
   JOIN unnest(%b::int8[], %b::float8[], %b::int2[], %b::text[], %b::text[], %b::int8[], %b::text[]) WITH ORDINALITY
     x(lease_id, delay_seconds, returns, error, verdict, execution_id, step, item) USING (lease_id)
@@ -78,14 +77,11 @@ available AS (
   SELECT queue, priority, seq, job_id, attempt, returns FROM o WHERE delay_seconds = 0
 ),
 logged AS (
-  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, detail, started_id)
-  SELECT error_id, job_id, execution_id, reported_id, 4, attempt, max_attempts, step, worker_id, error,
-    CASE WHEN worker_id IS NOT NULL THEN lease_id END
-  FROM o
-  UNION ALL
+  INSERT INTO event_log (event_id, job_id, execution_id, lease_id, kind, attempt, max_attempts, step, worker_id, error, detail, started_id)
   SELECT verdict_id, job_id, execution_id, reported_id, CASE WHEN delay_seconds IS NULL THEN 6 ELSE 5 END, attempt, max_attempts, step,
-    NULL, CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END,
-    NULL
+    worker_id, error,
+    CASE WHEN delay_seconds IS NULL THEN verdict ELSE '{"available_at":' || to_json(due_at)::text || ',' || substr(verdict, 2) END,
+    CASE WHEN worker_id IS NOT NULL THEN lease_id END
   FROM o
 )
 SELECT lease_id, due_at, CASE WHEN delay_seconds = 0 THEN seq END, queue, priority FROM o

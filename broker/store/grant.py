@@ -25,8 +25,9 @@ _GRANT = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now, noetl.next_id() AS base),
 {taken},
 failure AS MATERIALIZED (
-  SELECT DISTINCT ON (job_id) job_id, detail FROM event_log
-  WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken WHERE attempts BETWEEN 1 AND {few})) AND kind >= 4 AND kind = 4
+  SELECT DISTINCT ON (job_id) job_id, coalesce(error, detail) AS error FROM event_log
+  WHERE job_id = ANY(ARRAY(SELECT job_id FROM taken WHERE attempts BETWEEN 1 AND {few})) AND kind >= 4
+    AND (error IS NOT NULL OR kind = 4)
     AND job_id >= {oldest} AND job_id <= noetl.id_at(noetl.clock()) + %b::int8
   ORDER BY job_id, event_id DESC
 ),
@@ -50,9 +51,10 @@ leased AS (
 (SELECT stream, lease_id, job_id, seq, input, traceparent,
   CASE WHEN seq <> job_id THEN (SELECT body FROM checkpoint p WHERE p.job_id = g.job_id) END,
   CASE WHEN attempts > {few} THEN (
-    SELECT detail FROM event_log e WHERE e.job_id = g.job_id AND e.kind >= 4 AND e.kind = 4
+    SELECT coalesce(error, detail) FROM event_log e
+    WHERE e.job_id = g.job_id AND e.kind >= 4 AND (e.error IS NOT NULL OR e.kind = 4)
       AND e.job_id >= {oldest} AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
-    ELSE failure.detail END,
+    ELSE failure.error END,
   queue, priority, kind, attempts + 1, max_attempts, policy_id, expires_at, execution_id, step, attempt_timeout_seconds, dependency,
   labels::text
 FROM granted g LEFT JOIN failure USING (job_id)

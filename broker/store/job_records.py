@@ -82,8 +82,8 @@ WITH matched AS MATERIALIZED (
     SELECT event_id, kind, attempt FROM event_log e WHERE e.job_id = j.job_id AND e.kind >= 4
     ORDER BY e.event_id DESC LIMIT 1) trouble ON true
   LEFT JOIN LATERAL (
-    SELECT detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4
-      AND (e.kind = 4 OR e.kind = 6 AND e.attempt = 0 AND e.detail::json ->> 'error_type' IS NOT NULL)
+    SELECT coalesce(error, detail) AS detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4
+      AND (e.error IS NOT NULL OR e.kind = 4 OR e.kind = 6 AND e.attempt = 0 AND e.detail::json ->> 'error_type' IS NOT NULL)
     ORDER BY e.event_id DESC LIMIT 1) failure ON true
   LEFT JOIN LATERAL (
     SELECT detail FROM event_log e WHERE trouble.kind IS NOT NULL AND e.job_id = j.job_id AND e.kind >= 4 AND e.kind IN (5, 6)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from broker.store.events import EventKind
 from broker.store.job_records import Criteria
 from broker.store.reader import Reader, Row
 
@@ -65,14 +64,15 @@ WITH scanned AS MATERIALIZED (
 SELECT array_agg(job_id ORDER BY job_id DESC), min(job_id), count(*) = %(scan)s FROM scanned
 """
 
-# Jobs with an event of `kind` among their troubles. Of the lowest job perhaps not all events were seen: it is named in any case.
+# Jobs that have died, or failed, by their troubles. Of the lowest job perhaps not all events were seen: it is named in any case.
 _TROUBLED = """
 WITH scanned AS MATERIALIZED (
-  SELECT job_id, kind FROM event_log WHERE kind >= 4 AND job_id > 0 AND job_id >= %(lowest)s AND job_id < %(below)s
+  SELECT job_id, CASE WHEN %(dead)s THEN kind = 6 ELSE error IS NOT NULL OR kind = 4 END AS is_one FROM event_log
+  WHERE kind >= 4 AND job_id > 0 AND job_id >= %(lowest)s AND job_id < %(below)s
   ORDER BY job_id DESC, event_id DESC LIMIT %(scan)s
 ),
 edge AS (SELECT min(job_id) AS job_id FROM scanned)
-SELECT array_agg(DISTINCT s.job_id ORDER BY s.job_id DESC) FILTER (WHERE s.kind = %(kind)s OR s.job_id = edge.job_id),
+SELECT array_agg(DISTINCT s.job_id ORDER BY s.job_id DESC) FILTER (WHERE s.is_one OR s.job_id = edge.job_id),
   min(s.job_id), count(*) = %(scan)s
 FROM scanned s CROSS JOIN edge
 """
@@ -137,7 +137,7 @@ async def find_candidates(
     if criteria.statuses is not None and "done" not in criteria.statuses:
         return await _find_by_status(reader, criteria, criteria.statuses, within)
     if criteria.failure_type is not None:
-        return await _find_troubled(reader, criteria, within, EventKind.ACTION_ERROR)
+        return await _find_troubled(reader, criteria, within, dead=False)
     return await _find_newest(reader, criteria, within)
 
 
@@ -146,8 +146,8 @@ async def _find_newest(reader: Reader, criteria: Criteria, within: IdRange) -> C
     return _candidates(await reader.row(_NEWEST, _arguments(criteria, within) | bounds))
 
 
-async def _find_troubled(reader: Reader, criteria: Criteria, within: IdRange, kind: EventKind) -> Candidates:
-    bounds = {"scan": _SCAN_TROUBLES, "kind": int(kind)}
+async def _find_troubled(reader: Reader, criteria: Criteria, within: IdRange, *, dead: bool) -> Candidates:
+    bounds = {"scan": _SCAN_TROUBLES, "dead": dead}
     return _candidates(await reader.row(_TROUBLED, _arguments(criteria, within) | bounds))
 
 
@@ -175,7 +175,7 @@ async def _find_by_status(
             return await _find_newest(reader, criteria, within)
         found += [_candidates(row) for row in rows]
     if "dead" in statuses:
-        found.append(await _find_troubled(reader, criteria, within, EventKind.JOB_DEAD))
+        found.append(await _find_troubled(reader, criteria, within, dead=True))
     return _merged(found)
 
 

@@ -72,6 +72,17 @@ class Tables:
         """The types of a job's events, oldest first."""
         return [event.event_type for event in await self.events(job_id)]
 
+    async def write_errors_apart(self) -> None:
+        """Has each error in a row of its own, before that of its verdict, as brokers wrote them until migration 0012."""
+        await self.rows(
+            """INSERT INTO noetl.event_log (event_id, job_id, lease_id, kind, attempt, max_attempts, worker_id, detail, started_id)
+            SELECT event_id - 1, job_id, lease_id, 4, attempt, max_attempts, worker_id, error, started_id
+            FROM noetl.event_log WHERE error IS NOT NULL"""
+        )
+        await self.rows(
+            "UPDATE noetl.event_log SET error = NULL, worker_id = NULL, started_id = NULL WHERE error IS NOT NULL"
+        )
+
     async def now(self) -> datetime:
         """The instant by the clock of all statements."""
         now: datetime = await self.value("SELECT noetl.clock()")
