@@ -1,12 +1,14 @@
 """Where the CPU time of one load goes: the broker's by function (py-spy), the database's by statement (pg_stat_statements).
 
-A profile costs time itself, so what is measured meanwhile is slower: it tells shares, not rates.
+A profile costs time itself, so what is measured meanwhile is slower: it tells shares, not rates. Where a system lets nobody look into a
+process that is not its child, py-spy must be root.
 """
 
 import re
 import signal
 import subprocess
 import sysconfig
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ POSTGRES_SETTINGS: Mapping[str, str] = {"shared_preload_libraries": "pg_stat_sta
 """With which a server counts its statements."""
 _SAMPLES_PER_SECOND = 200
 _START_SECONDS = 30.0
+_STOP_SECONDS = 30.0
 _LINES = 40
 _WIDTH = 180
 _STATEMENTS = """
@@ -37,12 +40,16 @@ class ProfileFailed(Exception):
 
 
 @contextmanager
-def profiled(site: Site, folder: Path, name: str) -> Iterator[None]:
-    """Writes NAME-database.txt, NAME-broker.txt and the stacks behind the latter, NAME-broker.folded, for what happens in the block."""
+def profiled(site: Site, name: str) -> Iterator[None]:
+    """Writes what happens in the block to the folder of profiles, by a number and `name`: -database.txt, -broker.txt and the stacks behind
+    the latter, -broker.folded.
+    """
+    folder = Path(site.profiles)
     folder.mkdir(parents=True, exist_ok=True)
-    with _of_database(site.database_url, folder / f"{name}-database.txt"):
+    stem = folder / f"{len(list(folder.glob('*-database.txt'))) + 1:02}-{name}"
+    with _of_database(site.database_url, Path(f"{stem}-database.txt")):
         if site.broker_pid:
-            with _of_broker(site.broker_pid, folder / f"{name}-broker"):
+            with _of_broker(site.broker_pid, Path(f"{stem}-broker")):
                 yield
         else:
             yield
@@ -79,21 +86,29 @@ def _of_broker(pid: int, stem: Path) -> Iterator[None]:
     program = Path(sysconfig.get_path("scripts")) / "py-spy"
     options = ["--pid", str(pid), "--subprocesses", "--function", "--rate", str(_SAMPLES_PER_SECOND)]
     command = [str(program), "record", *options, "--format", "raw", "--output", str(stacks)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as spy:
-        assert spy.stdout is not None
-        said = []
-        for line in spy.stdout:
-            said.append(line)
-            if "Sampling process" in line:
-                break
-        else:
-            raise ProfileFailed("".join(said))
+    with stem.with_suffix(".log").open("w") as output:
+        spy = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        _wait_until_sampling(spy, stem.with_suffix(".log"))
+        yield
+    finally:
+        spy.send_signal(signal.SIGINT)
         try:
-            yield
-        finally:
-            spy.send_signal(signal.SIGINT)
-            spy.communicate()
+            spy.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            spy.kill()
+            spy.wait()
     _write(stem.with_suffix(".txt"), *_tables(stacks))
+
+
+def _wait_until_sampling(spy: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + _START_SECONDS
+    while "Sampling process" not in log.read_text():
+        if spy.poll() is not None or time.monotonic() > give_up_at:
+            raise ProfileFailed(
+                f"py-spy does not watch the broker, perhaps it must be root:\n{log.read_text()}"
+            )
+        time.sleep(0.02)
 
 
 def _tables(stacks: Path) -> Iterator[Table]:

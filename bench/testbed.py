@@ -103,8 +103,7 @@ def run_load(module: str, task: Task, seconds: float = _LOAD_SECONDS) -> list[Ro
     checkpoint(task.site.database_url)
     command = [sys.executable, "-m", module, task.to_json()]
     name = f"{module.rpartition('.')[2]}-{task.queue}"
-    folder = task.site.profiles
-    with profiled(task.site, Path(folder), name) if folder else nullcontext():
+    with profiled(task.site, name) if task.site.profiles else nullcontext():
         output = run_to_end(command, module, seconds)
     return hear(output)
 

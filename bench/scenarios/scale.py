@@ -9,6 +9,7 @@ from dataclasses import replace
 import psycopg
 
 from bench.measurement import Measurement, Row
+from bench.profiling import POSTGRES_SETTINGS
 from bench.report.medians import with_ratios
 from bench.scale_data import Scale, fill
 from bench.scenario import Stage
@@ -31,7 +32,9 @@ SELECT blks_hit + blks_read, pg_current_wal_insert_lsn() - '0/0'::pg_lsn FROM pg
 
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Mixed lifecycles and waits in at least five pairs, then every read on the full one."""
-    with running_database(stage.folder, (stage.postgres,)) as empty:
+    settings = POSTGRES_SETTINGS if stage.profiles else {}
+    profiles = str(stage.profiles or "")
+    with running_database(stage.folder, (stage.postgres,), settings) as empty:
         full = _second(empty)
         with (
             running_broker(empty, stage.folder / "broker-empty.log") as of_empty,
@@ -40,8 +43,8 @@ def measure(stage: Stage) -> Iterator[Measurement]:
             for _ in fill(full.url, _FULL if stage.full else _SHORT):
                 pass
             sites = {
-                "empty": Site(of_empty.address, empty.url, empty.pid, of_empty.pid),
-                "full": Site(of_full.address, full.url, full.pid, of_full.pid),
+                "empty": Site(of_empty.address, empty.url, empty.pid, of_empty.pid, profiles=profiles),
+                "full": Site(of_full.address, full.url, full.pid, of_full.pid, profiles=profiles),
             }
             for site in sites.values():
                 _mixed(site, "warm-up")
