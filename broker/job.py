@@ -50,12 +50,12 @@ class Grant(NamedTuple):
     traceparent: str | None
     checkpoint: str | None
     last_failure: str | None  # detail of the last action_error
-    queue: str
     priority: int
+    queue: str
+    policy_id: int | None
     kind: str
     attempt: int
     max_attempts: int
-    policy_id: int | None
     expires_at: datetime
     execution_id: int | None
     step: str | None
@@ -76,11 +76,10 @@ class Terms(NamedTuple):
     """On which terms a job is tried: what a decision needs to know of a lease beside its time."""
 
     queue: str
-    priority: int
+    policy_id: int | None
     kind: str
     attempt: int
     max_attempts: int
-    policy_id: int | None
 
 
 class Delivery(NamedTuple):

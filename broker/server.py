@@ -133,6 +133,7 @@ async def _start(config: BrokerConfig, stack: AsyncExitStack) -> str:
     stack.push_async_callback(lifecycle.close)
     dispatcher = Dispatcher(config.database_url, signals, lifecycle.give_back)
     lifecycle.offer_to(dispatcher)
+    lifecycle.recall_from(dispatcher.holdings)
     stack.push_async_callback(dispatcher.close)
 
     speaker = Speaker(config.database_url, dispatcher.wanted, dispatcher.promises)

@@ -19,7 +19,6 @@ from broker.errors import LimitExceeded, RepriseError, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
-from broker.store.finish import Facts
 from broker.store.grant import grant
 from broker.store.promote import Offer
 from broker.store.session import Session
@@ -153,10 +152,6 @@ class Dispatcher:
         free_at = {stream.queues for stream in streams if stream.credits > 0}
         if any(stream.polls for stream in streams) or any(map(self._lookout.may_find, free_at)):
             self._wake.set()
-
-    def facts_of(self, lease_ids: Iterable[int]) -> dict[int, Facts]:
-        """What a decision needs to know of leases of jobs of their own that streams got, as long as they are remembered."""
-        return self.holdings.facts_of(lease_ids)
 
     def _keep(self, slots: Iterable[int | None]) -> dict[int, int]:
         """Keeps a credit for each slot, until `_deliver`: how many, by stream."""

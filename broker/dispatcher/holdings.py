@@ -1,6 +1,8 @@
-"""Leases that workers hold through the streams of this broker: what has arrived, what must go back, whom to tell what.
+"""Leases that workers hold through the streams of this broker: what has arrived, what must go back, whom to tell what, and what a decision
+needs to know of them.
 
-Hints, in memory only: a lease that ended at another broker is forgotten later. Must not keep what a lease carries.
+In memory only. Whether a lease is still held is a hint: one that ended at another broker is forgotten later. What is said of it is so, as
+long as it lives. Must not keep what a lease carries.
 """
 
 import asyncio
@@ -73,7 +75,7 @@ class Holdings:
                 stream.notify(lease, Notice.CANCELLED)
 
     def facts_of(self, lease_ids: Iterable[int]) -> dict[int, Facts]:
-        """What a decision needs to know of those leases of jobs of their own that are held, by lease_id; perhaps they have ended."""
+        """What Fail needs to know of those leases of jobs of their own that are held, by lease_id; perhaps they have ended since."""
         now = asyncio.get_running_loop().time()
         known = {}
         for lease_id in lease_ids:
@@ -94,8 +96,10 @@ class Holdings:
 
 
 def _facts(lease: Delivery, held_seconds: float) -> Facts:
-    """As the store would read them: a job of its own is not cancelled, and how long it waited its ids tell."""
-    queue, _, kind, attempt, max_attempts, policy_id = lease.terms
+    """What the store would read for a decision on a failure that was reported. How long its job waited the lease's ids tell; nobody cancels
+    a job of its own. `returns`, `timed_out` and a later `expires_at` are not known here.
+    """
+    queue, policy_id, kind, attempt, max_attempts = lease.terms
     waited = lease.lease_id // IDS_PER_MILLISECOND - lease.job_id // IDS_PER_MILLISECOND
     # By position, as rows are: by name it takes three times as long (measured 2026-11).
     return Facts(

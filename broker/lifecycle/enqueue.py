@@ -131,7 +131,8 @@ def _granted(
             Grant(
                 stream, place.lease_id, place.job_id, place.job_id,
                 job.input, job.traceparent, None, None,
-                job.queue, job.priority, job.kind, 1, job.max_attempts, policy_ids.get(job.policy), place.expires_at,
+                job.priority, job.queue, None if job.policy is None else policy_ids[job.policy], job.kind, 1, job.max_attempts,
+                place.expires_at,
                 job.execution_id, job.step, job.attempt_timeout_seconds, job.dependency, job.labels,
             )
         )  # fmt: skip

@@ -50,8 +50,8 @@ def error_detail(facts: str, elapsed_seconds: float) -> str:
     return f'{{"elapsed":{elapsed_seconds:.3f},{facts[1:]}'
 
 
-def facts_of(detail: str) -> str:
-    """What `error_facts` wrote, of the detail of an action_error: alike for attempts that failed alike, whenever that was."""
+def without_elapsed(detail: str) -> str:
+    """The JSON of an action_error without its first member, where that is `elapsed`: alike for attempts that failed alike, at any time."""
     start = detail.find(",") + 1 if detail.startswith('{"elapsed":') else 0
     return f"{{{detail[start:]}" if start else detail
 

@@ -79,6 +79,7 @@ class Judge:
     ) -> dict[int, Judged]:
         """The verdict on each lease, by lease_id. `failures` says what happened, by lease_id; `cancelled` names executions.
 
+        None on a lease whose policy is gone: a database that has lost it, as a standby may, has lost its job as well.
         Reads policies that this broker has not seen yet; otherwise pure. Raises Unavailable.
         """
         bodies = await self._bodies.of(
@@ -104,6 +105,7 @@ class Judge:
                 cancelled=facts.cancelled is not None or facts.execution_id in cancelled,
             )
             for facts in known
+            if facts.policy_id is None or facts.policy_id in bodies
         }
 
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:

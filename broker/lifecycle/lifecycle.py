@@ -9,7 +9,7 @@ from broker.lifecycle.complete import Complete, Result
 from broker.lifecycle.enqueue import Enqueue
 from broker.lifecycle.executions import Executions
 from broker.lifecycle.extend import Extend, ExtendAnswer, Heartbeat
-from broker.lifecycle.fail import Expire, Fail, FailAnswer, FailedResult
+from broker.lifecycle.fail import Expire, Fail, FailAnswer, FailedResult, LeaseMemory
 from broker.lifecycle.judge import Judge
 from broker.lifecycle.overdue import Overdue
 from broker.lifecycle.release import Release
@@ -39,9 +39,12 @@ class Lifecycle:
         self.executions = Executions(self._turns, signals)
 
     def offer_to(self, takers: Takers) -> None:
-        """New jobs are offered to these streams from now on, before they wait; what they remember of a lease is not read again."""
+        """New jobs are offered to these streams from now on, before they wait."""
         self._enqueue.takers = takers
-        self._fail.takers = takers
+
+    def recall_from(self, memory: LeaseMemory) -> None:
+        """What is remembered of a lease is not read again from now on when its attempt fails."""
+        self._fail.memory = memory
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Puts jobs in, all or none. Raises AlreadyExists, Unavailable, LimitExceeded."""

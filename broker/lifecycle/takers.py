@@ -1,12 +1,9 @@
-"""Who may take a job in the very statement that puts it in or finds it due, and what is remembered of the leases that they got; verbs
-and timers know no more of streams than this.
-"""
+"""Who may take a job in the very statement that puts it in or finds it due; verbs and timers know no more of streams than this."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from broker.job import Grant, NewJob, Taker
-from broker.store.finish import Facts
 from broker.store.promote import Offer
 
 
@@ -34,10 +31,6 @@ class Takers(Protocol):
         """Brings what was leased to the streams; those credits of `slots` that were not used are free again."""
         ...
 
-    def facts_of(self, lease_ids: Iterable[int]) -> Mapping[int, Facts]:
-        """What a decision needs to know of some of these leases, by lease_id: of jobs of their own, granted here, perhaps ended since."""
-        ...
-
 
 class Nobody:
     """No stream waits: every job does."""
@@ -52,7 +45,3 @@ class Nobody:
 
     def take(self, slots: Sequence[int | None], granted: Sequence[Grant]) -> None:
         """Nothing was taken."""
-
-    def facts_of(self, lease_ids: Iterable[int]) -> Mapping[int, Facts]:
-        """Nothing is remembered."""
-        return {}

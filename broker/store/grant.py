@@ -55,7 +55,7 @@ leased AS (
     WHERE e.job_id = g.job_id AND e.kind >= 4 AND (e.error IS NOT NULL OR e.kind = 4)
       AND e.job_id >= {oldest} AND e.job_id <= noetl.id_at(noetl.clock()) + %b::int8 ORDER BY e.event_id DESC LIMIT 1)
     ELSE failure.error END,
-  queue, priority, kind, attempts + 1, max_attempts, policy_id, expires_at, execution_id, step, attempt_timeout_seconds, dependency,
+  priority, queue, policy_id, kind, attempts + 1, max_attempts, expires_at, execution_id, step, attempt_timeout_seconds, dependency,
   labels::text
 FROM granted g LEFT JOIN failure USING (job_id)
 WHERE %b::boolean OR noetl.refuse_partial((SELECT count(*) FROM taken) - (SELECT count(*) FROM granted)))

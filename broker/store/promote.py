@@ -64,7 +64,7 @@ available AS (
 # Behind the leases: as _PROMOTE, in the columns of `Grant`. They have no stream; `job_id` is how many wait, the last row's seconds are
 # `attempt_timeout_seconds` and its floor `expires_at`.
 _WAITING_AND_NEXT = f"""
-SELECT NULL, NULL, count(*), min(seq), NULL, NULL, NULL, NULL, queue, priority,
+SELECT NULL, NULL, count(*), min(seq), NULL, NULL, NULL, NULL, priority, queue,
   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM waiting GROUP BY queue, priority
 UNION ALL

@@ -14,7 +14,6 @@ from broker.lifecycle.complete import Result
 from broker.lifecycle.extend import Heartbeat
 from broker.lifecycle.fail import FailAnswer, FailedResult
 from broker.lifecycle.judge import Reported
-from broker.lifecycle.takers import Nobody
 from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
@@ -132,8 +131,9 @@ async def test_a_lease_without_the_means_to_prolong_it_ends_when_its_attempt_mus
     assert granted.attempt_timeout_seconds == 5.0
 
 
-async def test_a_lease_brings_the_last_failure_however_many_there_were(
-    lifecycle: Lifecycle, session: Session
+@pytest.mark.parametrize("apart", ["none", "all", "odd"])
+async def test_a_lease_brings_the_last_failure_however_many_there_were_and_whoever_wrote_them(
+    lifecycle: Lifecycle, session: Session, tables: Tables, apart: str
 ) -> None:
     policy = RetryPolicy(max_attempts=20, initial_delay=timedelta())
     await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(policy), max_attempts=20)])
@@ -143,6 +143,8 @@ async def test_a_lease_brings_the_last_failure_however_many_there_were(
         (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
         brought.append(granted.last_failure)
         await lifecycle.fail([FailedResult(ref(granted), Reported(Failure(f"failure {number}", "Boom")))])
+        if apart == "all" or (apart == "odd" and number % 2):
+            await tables.write_errors_apart()
 
     assert brought[0] is None
     assert [json.loads(detail or "{}").get("error") for detail in brought[1:]] == [
@@ -269,15 +271,21 @@ async def test_what_is_remembered_of_a_lease_is_what_the_database_knows_of_it(
         assert remembered[lease_id]._replace(elapsed_seconds=facts.elapsed_seconds) == facts
 
 
+class Memory:
+    """Facts that are remembered, whatever the database says meanwhile."""
+
+    def __init__(self, *facts: finish.Facts) -> None:
+        self._facts = {fact.lease_id: fact for fact in facts}
+
+    def facts_of(self, lease_ids: Iterable[int]) -> dict[int, finish.Facts]:
+        return {lease_id: self._facts[lease_id] for lease_id in lease_ids if lease_id in self._facts}
+
+
 async def test_what_is_remembered_of_a_lease_is_not_read_again(
     lifecycle: Lifecycle, session: Session, lease: Grant, tables: Tables
 ) -> None:
-    class Remembering(Nobody):
-        def facts_of(self, lease_ids: Iterable[int]) -> dict[int, finish.Facts]:
-            return {lease.lease_id: known[lease.lease_id]._replace(elapsed_seconds=4711.0)}
-
     known = await finish.facts(session, [lease.lease_id])
-    lifecycle.offer_to(Remembering())
+    lifecycle.recall_from(Memory(known[lease.lease_id]._replace(elapsed_seconds=4711.0)))
 
     (answer,) = await lifecycle.fail([failed(lease)])
 
@@ -289,12 +297,8 @@ async def test_what_is_remembered_of_a_lease_is_not_read_again(
 async def test_a_lease_that_is_remembered_and_gone_is_lost(
     lifecycle: Lifecycle, session: Session, lease: Grant, tables: Tables, move_clock: MoveClock
 ) -> None:
-    class Remembering(Nobody):
-        def facts_of(self, lease_ids: Iterable[int]) -> dict[int, finish.Facts]:
-            return known
-
     known = await finish.facts(session, [lease.lease_id])
-    lifecycle.offer_to(Remembering())
+    lifecycle.recall_from(Memory(*known.values()))
     await move_clock(31)
     await lifecycle.expire([lease.lease_id])
 
@@ -302,6 +306,40 @@ async def test_a_lease_that_is_remembered_and_gone_is_lost(
 
     assert answer == FailAnswer(Outcome.LOST)
     assert len(await tables.events(lease.job_id, "action_error")) == 1
+
+
+async def test_a_lease_that_a_failover_lost_with_its_policy_fails_no_other_one(
+    lifecycle: Lifecycle, session: Session, lease: Grant
+) -> None:
+    known = (await finish.facts(session, [lease.lease_id]))[lease.lease_id]
+    gone = lease._replace(lease_id=lease.lease_id + 1, job_id=lease.job_id + 1)
+    lifecycle.recall_from(
+        Memory(known, known._replace(lease_id=gone.lease_id, job_id=gone.job_id, policy_id=999))
+    )
+
+    answers = await lifecycle.fail([failed(gone), failed(lease)])
+
+    assert [answer.outcome for answer in answers] == [Outcome.LOST, Outcome.OK]
+
+
+async def test_events_of_failures_of_one_statement_have_ids_of_their_own(
+    lifecycle: Lifecycle, session: Session
+) -> None:
+    await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(RetryPolicy()), max_attempts=3)] * 6)
+    leases = await grant(session, [Lane("q", 0, 0, 6, 0)], [1] * 6, [Taker(1, "worker", 30.0)])
+
+    delays: list[float | None] = [None, 0.0, 5.0] * 2
+    await finish.fail(
+        session,
+        [
+            finish.FailedLease(lease.lease_id, delay, "{}", "{}")
+            for lease, delay in zip(leases, delays, strict=True)
+        ],
+    )
+
+    rows = await session.rows("SELECT event_id FROM history UNION ALL SELECT seq FROM ready")
+    assert len(rows) == 6 * 4 + 2
+    assert len({event_id for (event_id,) in rows}) == len(rows)
 
 
 async def test_elapsed_counts_from_the_enqueue(

@@ -16,11 +16,11 @@ _DELAY_SOURCES = {
 
 
 class DecisionWriter:
-    """Writes decisions; the same one, as on attempts that failed alike one after the other, is made into a message once."""
+    """Writes decisions; the same one again and again, as on attempts that failed alike, is put together twice at most."""
 
     def __init__(self) -> None:
         self._last: tuple[Decision, bool] | None = None
-        self._fields = b""
+        self._fields: bytes | None = None  # of the last one, from the second time on
 
     def write(
         self,
@@ -32,10 +32,13 @@ class DecisionWriter:
     ) -> None:
         """Makes an empty `message` the decision; `available_at` is when a retry may run, None for a verdict of dead."""
         last = self._last
-        if last is None or last[0] is not decision or last[1] is not with_trace:
-            self._fields = decision_message(decision, None, with_trace=with_trace).SerializeToString()
-            self._last = decision, with_trace
-        message.MergeFromString(self._fields)
+        if last is None or last[0] is not decision or last[1] != with_trace:
+            _write(message, decision, with_trace=with_trace)
+            self._last, self._fields = (decision, with_trace), None
+        else:
+            if self._fields is None:
+                self._fields = decision_message(decision, None, with_trace=with_trace).SerializeToString()
+            message.MergeFromString(self._fields)
         if available_at is not None:
             write_timestamp(message.available_at, available_at)
 
@@ -44,22 +47,26 @@ def decision_message(
     decision: Decision, available_at: datetime | None, *, with_trace: bool = False
 ) -> job_pb2.Decision:
     """The decision as a message; `available_at` is when a retry may run, None for a verdict of dead."""
-    message = job_pb2.Decision(
-        verdict=_VERDICTS[decision.verdict],
-        reason=_REASONS[decision.reason],
-        attempt=decision.attempt,
-        max_attempts=decision.max_attempts,
-    )
-    if decision.delay is not None:
-        write_duration(message.delay, decision.delay)
+    message = job_pb2.Decision()
+    _write(message, decision, with_trace=with_trace)
     if available_at is not None:
         write_timestamp(message.available_at, available_at)
+    return message
+
+
+def _write(message: job_pb2.Decision, decision: Decision, *, with_trace: bool) -> None:
+    """Makes an empty message the decision, but for its instant."""
+    message.verdict = _VERDICTS[decision.verdict]
+    message.reason = _REASONS[decision.reason]
+    message.attempt = decision.attempt
+    message.max_attempts = decision.max_attempts
+    if decision.delay is not None:
+        write_duration(message.delay, decision.delay)
     if decision.delay_source is not None:
         message.delay_source = _DELAY_SOURCES[decision.delay_source]
     if with_trace:
         for step in decision.trace:
             message.trace.add(check=step.check, text=step.text, value=step.value)
-    return message
 
 
 def recorded_decision_message(detail: str, *, with_trace: bool = False) -> job_pb2.Decision:

