@@ -16,7 +16,7 @@ _SCAN = 2000
 _SCAN_JOBS = 10_000
 _ENOUGH = 1000
 # Of the troubles, which lie far apart.
-_SCAN_TROUBLES = 500
+_SCAN_TROUBLES = 250
 _MAX_LANES = 1000
 _LEAST_PER_LANE = 20
 
