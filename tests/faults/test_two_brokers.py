@@ -2,14 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
 from broker.config import BrokerConfig
+from broker.lifecycle import fail
 from broker.server import running
+from broker.store.finish import Facts, facts
+from broker.store.session import Session
 from tests.contract.client import LOST, OK, RETRY, Client, Stream, new_job, retry
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
@@ -98,6 +101,28 @@ async def test_a_failure_is_decided_alike_by_the_broker_that_granted_the_lease_a
     (error,) = await tables.events(job_id, "action_error")
     assert round(error.result["elapsed"], -2) == (100 if is_late else 0)
     assert error.result["policy"]["retry_when"] == asks
+
+
+async def test_only_a_broker_that_did_not_grant_a_lease_reads_it_before_it_decides(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clients
+    read: list[int] = []
+
+    async def reading(session: Session, lease_ids: Sequence[int]) -> dict[int, Facts]:
+        read.extend(lease_ids)
+        return await facts(session, lease_ids)
+
+    monkeypatch.setattr(fail, "facts", reading)
+    counts = []
+    for client in (here, there):
+        await here.enqueue(retry=retry())
+        async with here.stream(1) as stream:
+            (lease,) = await stream.leases(1)
+            assert (await client.fail(lease.lease_token)).outcome == OK
+        counts.append(len(read))
+
+    assert counts == [0, 1]
 
 
 async def test_a_lease_prolonged_at_one_broker_survives_the_break_of_its_stream_at_the_other(
