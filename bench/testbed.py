@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ def testbed(
     Loads on it are profiled where there is a folder for `profiles`.
     """
     with (
-        running_database(folder, sources, POSTGRES_SETTINGS if profiles else {}) as database,
+        running_database(folder, sources, counts_statements=profiles is not None) as database,
         running_broker(database, folder / "broker.log", *broker_options) as broker,
     ):
         yield Site(broker.address, database.url, database.pid, broker.pid, profiles=str(profiles or ""))
@@ -61,10 +61,11 @@ def testbed(
 
 @contextmanager
 def running_database(
-    folder: Path, sources: tuple[Source, ...], settings: Mapping[str, str] | None = None
+    folder: Path, sources: tuple[Source, ...], *, counts_statements: bool = False
 ) -> Iterator[Database]:
-    """An empty PostgreSQL as Reprise starts its own, but for these settings."""
+    """An empty PostgreSQL as Reprise starts its own; `counts_statements`: as a profile needs it."""
     log = folder / "postgres.log"
+    settings = POSTGRES_SETTINGS if counts_statements else None
     with PostgresServer(folder / "data", find_binaries(*sources), log=log, settings=settings) as server:
         pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
         yield Database(server.database_url(), pid)

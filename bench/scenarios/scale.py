@@ -9,7 +9,6 @@ from dataclasses import replace
 import psycopg
 
 from bench.measurement import Measurement, Row
-from bench.profiling import POSTGRES_SETTINGS
 from bench.report.medians import with_ratios
 from bench.scale_data import Scale, fill
 from bench.scenario import Stage
@@ -32,9 +31,8 @@ SELECT blks_hit + blks_read, pg_current_wal_insert_lsn() - '0/0'::pg_lsn FROM pg
 
 def measure(stage: Stage) -> Iterator[Measurement]:
     """Mixed lifecycles and waits in at least five pairs, then every read on the full one."""
-    settings = POSTGRES_SETTINGS if stage.profiles else {}
     profiles = str(stage.profiles or "")
-    with running_database(stage.folder, (stage.postgres,), settings) as empty:
+    with running_database(stage.folder, (stage.postgres,), counts_statements=bool(profiles)) as empty:
         full = _second(empty)
         with (
             running_broker(empty, stage.folder / "broker-empty.log") as of_empty,

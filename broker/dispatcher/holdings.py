@@ -79,10 +79,10 @@ class Holdings:
         now = asyncio.get_running_loop().time()
         known = {}
         for lease_id in lease_ids:
-            held = self._held.get(lease_id)
-            if held is not None and held[1].execution_id is None:
+            if (held := self._held.get(lease_id)) is not None:
                 _, lease, granted_at, _ = held
-                known[lease_id] = _facts(lease, now - granted_at)
+                if lease.execution_id is None:
+                    known[lease_id] = _facts(lease, now - granted_at)
         return known
 
     def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:

@@ -30,11 +30,11 @@ async def test_a_failure_in_two_rows_reads_as_one_in_one_row(
         ]
 
     in_one_row = await seen()
-    (rows,) = await tables.rows("SELECT count(*) FROM noetl.event_log")
+    rows = await tables.value("SELECT count(*) FROM noetl.event_log")
     await tables.write_errors_apart()
 
     assert await seen() == in_one_row
-    assert await tables.value("SELECT count(*) FROM noetl.event_log") == rows[0] + 2
+    assert await tables.value("SELECT count(*) FROM noetl.event_log") == rows + 2
     await move_clock(5)
     leases = {lease.job_id: lease for lease in await client.lease(count=2)}
     assert leases[jobs[JOB_STATUS_RETRY]].last_failure == FAILURE

@@ -31,8 +31,7 @@ class DecisionWriter:
         with_trace: bool,
     ) -> None:
         """Makes an empty `message` the decision; `available_at` is when a retry may run, None for a verdict of dead."""
-        last = self._last
-        if last is None or last[0] is not decision or last[1] != with_trace:
+        if (decision, with_trace) != self._last:
             _write(message, decision, with_trace=with_trace)
             self._last, self._fields = (decision, with_trace), None
         else:

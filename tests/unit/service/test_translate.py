@@ -153,7 +153,7 @@ def test_what_is_remembered_of_failures_is_bounded() -> None:
     tracemalloc.start()
 
     for number in range(6 * 1024 - 1):
-        reader.read(job_pb2.Failure(message=f"{number}💩" + "x" * 1000))
+        reader.read(job_pb2.Failure(message=f"{number}😀" + "x" * 1000))
     for number in range(10):
         reader.read(job_pb2.Failure(message=f"{number}", result_json=f'"{"x" * 1_000_000}"'))
 
