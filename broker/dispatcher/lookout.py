@@ -26,6 +26,9 @@ _KEEP_QUEUE_SECONDS = 300.0
 _KEEP_QUEUES = 20_000
 # Queues of one look at what the database has: some 10 ms.
 _QUEUES_PER_LOOK = 1_000
+# Where there are more queues than fit, the next look comes later: each two seconds, 10 000 took 6 % of the broker's time and a tenth of the
+# database's (measured 2026-11).
+_QUEUES_PER_SECOND = 1_000
 
 
 class Lookout:
@@ -110,8 +113,9 @@ class Lookout:
         now = asyncio.get_running_loop().time()
         if now < self.next_look_at:
             return
-        self.next_look_at = now + (POLL_SECONDS if self._hears else DEAF_POLL_SECONDS)
         names = wanted()
+        between = POLL_SECONDS if self._hears else DEAF_POLL_SECONDS
+        self.next_look_at = now + max(between, len(names) / _QUEUES_PER_SECOND)
         rewinds = now >= self._next_rewind_at
         if rewinds:
             self._next_rewind_at = now + _REWIND_SECONDS
