@@ -8,12 +8,13 @@ from contextlib import suppress
 from itertools import chain, groupby
 from math import inf
 from operator import attrgetter
+from time import process_time
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import make_offer, match
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, taker_of
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, gathering_seconds, make_plan, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
@@ -56,7 +57,8 @@ class Dispatcher:
         self.alone: Callable[[], bool] = lambda: False
         self._wake = asyncio.Event()
         self._next_number = 1
-        self._next_forgetting_at = 0.0  # on the loop's clock
+        self._next_forgetting_at = 0.0  # on the loop's clock, as is the next one
+        self._gathers_until = 0.0
         self._typical_bytes = _BYTES_AT_FIRST  # of one body
         self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
@@ -230,13 +232,20 @@ class Dispatcher:
         while self._hungry and not self._stopping:
             await self._lookout.explore()
             self._settle()
+            await self._gather()
             lookout, most, alone = self._lookout, self._leases_per_statement(), self.alone()
             plan = make_plan(self._hungry.values(), lookout.queues, lookout.giving, most, alone=alone)
             if plan is not None:
-                await self._grant(plan, alone=alone)
+                await self._grant(plan, most, alone=alone)
             elif not self._lookout.has_unexplored:
                 break
             await self._lookout.look_if_due(self.wanted)
+
+    async def _gather(self) -> None:
+        """Lets credits and jobs come in, where the last statement was a small one and has only just ended."""
+        pause = self._gathers_until - asyncio.get_running_loop().time()
+        if pause > 0:
+            await asyncio.sleep(pause)
 
     def _forget_if_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -256,13 +265,15 @@ class Dispatcher:
                 stream.settled = True
                 stream.changed.set()
 
-    async def _grant(self, plan: Plan, *, alone: bool) -> None:
+    async def _grant(self, plan: Plan, most: int, *, alone: bool) -> None:
         # Kept by name: whoever subscribes meanwhile may find its queue begun anew.
         planned = {queue: self._lookout.queues[queue] for share in plan.shares for queue in share.queues}
         for share in plan.shares:
             for queue in share.queues:
                 planned[queue].depart(covered=share.covers)
         credit = self._keep(plan.slots)
+        loop = asyncio.get_running_loop()
+        began_at, busy = loop.time(), process_time()
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except BaseException:
@@ -270,6 +281,8 @@ class Dispatcher:
                 lanes.crash()
             self._deliver([], credit)
             raise
+        ended_at, busy = loop.time(), process_time() - busy
+        self._gathers_until = ended_at + gathering_seconds(len(plan.slots), most, ended_at - began_at, busy)
         self._land(plan, planned, granted, alone=alone)
         self._deliver(granted, credit)
 

@@ -1,4 +1,4 @@
-"""Who may take how many from where in the next lease statement. Pure.
+"""Who may take how many from where in the next lease statement, and when that is due. Pure.
 
 Queues of a stream strictly in their order: a stream waits at the first of its queues that may have jobs, but for those whose jobs, as far
 as they are known, go to the streams before it. Streams at one queue share it by turns, one slot each, round after round. Where all of
@@ -19,6 +19,11 @@ LEASES_PER_STATEMENT = 500
 # Streams that share one statement at one queue, where these can take all that it gives; the others have their turn in the next ones. With a
 # thousand streams in each, every lease was a message, and a Complete of its own: 500 lifecycles/s (measured 2026-11).
 STREAMS_PER_STATEMENT = 50
+# A statement that is not full has the next one wait for this many times as long as the broker was busy meanwhile, less the time that it was
+# idle, times what the statement lacked of a full one. That gives 1.35 times the rate over 10 000 queues and 1.1 in batches of 10; 4 gives
+# no more. Without a view to idle time few credits that go round lose a fifth (all measured 2026-11).
+_GATHERING = 2.0
+_LONGEST_GATHERING_SECONDS = 0.01
 
 
 class Share(NamedTuple):
@@ -37,6 +42,17 @@ class Plan(NamedTuple):
     slots: list[int]
     takers: list[Taker]
     shares: list[Share]
+
+
+def gathering_seconds(leases: int, most: int, took_seconds: float, busy_seconds: float) -> float:
+    """How long the next statement waits after one that asked for `leases`, where `most` were possible, if it would come at once.
+
+    So credits and jobs that come in one by one share a statement, and a message to each stream. `busy_seconds`: CPU time of the broker
+    while the last one ran. A broker that mostly had nothing to do does not wait, nor one whose statements are full.
+    """
+    idle_seconds = took_seconds - busy_seconds
+    lacking = 1 - leases / most
+    return min(max(0.0, _GATHERING * (busy_seconds - idle_seconds) * lacking), _LONGEST_GATHERING_SECONDS)
 
 
 def make_plan(

@@ -9,6 +9,7 @@ from broker.dispatcher.plan import (
     Plan,
     Share,
     by_turns,
+    gathering_seconds,
     make_plan,
 )
 from broker.dispatcher.stream import LeaseStream
@@ -252,3 +253,21 @@ def test_the_only_broker_covers_known_jobs_by_as_many_slots() -> None:
 
     assert plan is not None
     assert plan.shares == [Share(("q",), 3, covers=True)]
+
+
+@pytest.mark.parametrize(
+    ("leases", "took_seconds", "busy_seconds", "seconds"),
+    [
+        (500, 0.004, 0.004, 0.0),  # a full one
+        (250, 0.004, 0.004, 0.004),
+        (250, 0.004, 0.003, 0.002),
+        (5, 0.001, 0.001, 0.00198),
+        (5, 0.004, 0.001, 0.0),  # the broker was idle for longer
+        (5, 4.0, 4.0, 0.01),  # however long a statement was held up
+        (600, 0.004, 0.004, 0.0),  # bodies have become heavier meanwhile
+    ],
+)
+def test_a_statement_waits_for_what_the_last_one_lacked_where_the_broker_was_busy(
+    leases: int, took_seconds: float, busy_seconds: float, seconds: float
+) -> None:
+    assert gathering_seconds(leases, 500, took_seconds, busy_seconds) == pytest.approx(seconds)

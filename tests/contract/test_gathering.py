@@ -1,0 +1,57 @@
+"""Lease statements of a busy broker that are small keep some time between them, so that the next one is larger."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broker.dispatcher import dispatcher
+from broker.store.grant import grant
+from tests.contract.client import Client
+from tests.contract.test_taken_at_once import settled, waiting
+
+PAUSE_SECONDS = 0.3
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """When each lease statement began and ended, on the loop's clock; the next one waits for PAUSE_SECONDS."""
+    spans: list[tuple[float, float]] = []
+
+    async def timed(*arguments: Any) -> Any:
+        began_at = asyncio.get_running_loop().time()
+        granted = await grant(*arguments)
+        spans.append((began_at, asyncio.get_running_loop().time()))
+        return granted
+
+    monkeypatch.setattr(dispatcher, "grant", timed)
+    monkeypatch.setattr(dispatcher, "gathering_seconds", lambda *_: PAUSE_SECONDS)
+    return spans
+
+
+async def test_the_next_statement_waits(client: Client, statements: list[tuple[float, float]]) -> None:
+    for queue in ("a", "b"):
+        await client.enqueue(queue=queue)
+    async with client.stream(1, queues=["a"]) as first:
+        await first.leases(1)
+        async with client.stream(1, queues=["b"]) as second:
+            await second.leases(1)
+
+    (_, ended_at), (began_at, _) = statements[-2:]
+    assert began_at >= ended_at + PAUSE_SECONDS
+
+
+async def test_a_job_that_can_be_taken_at_once_does_not_wait_for_it(
+    client: Client, statements: list[tuple[float, float]]
+) -> None:
+    async with waiting(client, 1) as stream:
+        await settled(client)
+        await client.enqueue(queue="left-over")
+        async with client.stream(1, queues=["left-over"]) as later:
+            await later.leases(1)
+            so_far = len(statements)
+
+            job_id = await client.enqueue()
+
+            assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
+            assert len(statements) == so_far
