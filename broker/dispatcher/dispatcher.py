@@ -14,7 +14,7 @@ from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import make_offer, match
-from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, gathering_seconds, make_plan, taker_of
+from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, pause_after, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, RepriseError, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
@@ -58,7 +58,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._next_number = 1
         self._next_forgetting_at = 0.0  # on the loop's clock, as is the next one
-        self._gathers_until = 0.0
+        self._paused_until = 0.0
         self._typical_bytes = _BYTES_AT_FIRST  # of one body
         self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
@@ -232,7 +232,8 @@ class Dispatcher:
         while self._hungry and not self._stopping:
             await self._lookout.explore()
             self._settle()
-            await self._gather()
+            if await self._pause():
+                continue  # there may be queues to be looked at first
             lookout, most, alone = self._lookout, self._leases_per_statement(), self.alone()
             plan = make_plan(self._hungry.values(), lookout.queues, lookout.giving, most, alone=alone)
             if plan is not None:
@@ -241,11 +242,13 @@ class Dispatcher:
                 break
             await self._lookout.look_if_due(self.wanted)
 
-    async def _gather(self) -> None:
-        """Lets credits and jobs come in, where the last statement was a small one and has only just ended."""
-        pause = self._gathers_until - asyncio.get_running_loop().time()
-        if pause > 0:
-            await asyncio.sleep(pause)
+    async def _pause(self) -> bool:
+        """Lets credits and jobs come in, where the last statement was a small one and has only just ended; whether that was so."""
+        seconds = self._paused_until - asyncio.get_running_loop().time()
+        if seconds <= 0:
+            return False
+        await asyncio.sleep(seconds)
+        return True
 
     def _forget_if_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -273,7 +276,7 @@ class Dispatcher:
                 planned[queue].depart(covered=share.covers)
         credit = self._keep(plan.slots)
         loop = asyncio.get_running_loop()
-        began_at, busy = loop.time(), process_time()
+        began_at, cpu_before = loop.time(), process_time()
         try:
             granted = await grant(self._session, plan.lanes, plan.slots, plan.takers)
         except BaseException:
@@ -281,8 +284,13 @@ class Dispatcher:
                 lanes.crash()
             self._deliver([], credit)
             raise
-        ended_at, busy = loop.time(), process_time() - busy
-        self._gathers_until = ended_at + gathering_seconds(len(plan.slots), most, ended_at - began_at, busy)
+        ended_at = loop.time()
+        self._paused_until = ended_at + pause_after(
+            slots=len(plan.slots),
+            most=most,
+            took_seconds=ended_at - began_at,
+            busy_seconds=process_time() - cpu_before,
+        )
         self._land(plan, planned, granted, alone=alone)
         self._deliver(granted, credit)
 

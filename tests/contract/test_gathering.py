@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 
-from broker.dispatcher import dispatcher
+from broker.dispatcher import dispatcher, lookout
 from broker.store.grant import grant
 from tests.contract.client import Client
 from tests.contract.test_taken_at_once import settled, waiting
 
 PAUSE_SECONDS = 0.3
+NEVER_SECONDS = 3600.0
 
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """When each lease statement began and ended, on the loop's clock; the next one waits for PAUSE_SECONDS."""
+    """When each lease statement began and ended, on the loop's clock. The next one waits for PAUSE_SECONDS, and nobody looks unasked."""
     spans: list[tuple[float, float]] = []
 
     async def timed(*arguments: Any) -> Any:
@@ -24,12 +25,20 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
         spans.append((began_at, asyncio.get_running_loop().time()))
         return granted
 
+    def pause_after(*, slots: int, most: int, took_seconds: float, busy_seconds: float) -> float:
+        assert 0 < slots <= most
+        assert took_seconds >= spans[-1][1] - spans[-1][0]
+        assert busy_seconds >= 0
+        return PAUSE_SECONDS
+
     monkeypatch.setattr(dispatcher, "grant", timed)
-    monkeypatch.setattr(dispatcher, "gathering_seconds", lambda *_: PAUSE_SECONDS)
+    monkeypatch.setattr(dispatcher, "pause_after", pause_after)
+    for name in ("POLL_SECONDS", "DEAF_POLL_SECONDS"):
+        monkeypatch.setattr(lookout, name, NEVER_SECONDS)
     return spans
 
 
-async def test_the_next_statement_waits(client: Client, statements: list[tuple[float, float]]) -> None:
+async def test_the_next_statement_waits(statements: list[tuple[float, float]], client: Client) -> None:
     for queue in ("a", "b"):
         await client.enqueue(queue=queue)
     async with client.stream(1, queues=["a"]) as first:
@@ -42,7 +51,7 @@ async def test_the_next_statement_waits(client: Client, statements: list[tuple[f
 
 
 async def test_a_job_that_can_be_taken_at_once_does_not_wait_for_it(
-    client: Client, statements: list[tuple[float, float]]
+    statements: list[tuple[float, float]], client: Client
 ) -> None:
     async with waiting(client, 1) as stream:
         await settled(client)
@@ -55,3 +64,19 @@ async def test_a_job_that_can_be_taken_at_once_does_not_wait_for_it(
 
             assert [lease.job_id for lease in await stream.leases(1)] == [job_id]
             assert len(statements) == so_far
+
+
+async def test_a_stream_that_comes_meanwhile_is_served_in_the_order_of_its_queues(
+    statements: list[tuple[float, float]], client: Client
+) -> None:
+    for queue in ("bulk", "bulk", "other"):
+        await client.enqueue(queue=queue)
+    urgent = await client.enqueue(queue="urgent")
+    async with client.stream(1, queues=["bulk"]) as holder, client.stream(2, queues=["other"]) as waiter:
+        await holder.leases(1)  # one more is known to be there
+        await waiter.leases(1)
+
+        async with client.stream(1, queues=["urgent", "bulk"]) as stream:
+            (lease,) = await stream.leases(1)
+
+    assert lease.job_id == urgent

@@ -9,8 +9,8 @@ from broker.dispatcher.plan import (
     Plan,
     Share,
     by_turns,
-    gathering_seconds,
     make_plan,
+    pause_after,
 )
 from broker.dispatcher.stream import LeaseStream
 
@@ -256,18 +256,20 @@ def test_the_only_broker_covers_known_jobs_by_as_many_slots() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leases", "took_seconds", "busy_seconds", "seconds"),
+    ("slots", "took_seconds", "busy_seconds", "seconds"),
     [
         (500, 0.004, 0.004, 0.0),  # a full one
         (250, 0.004, 0.004, 0.004),
         (250, 0.004, 0.003, 0.002),
+        (250, 0.004, 0.005, 0.005),  # by two threads
         (5, 0.001, 0.001, 0.00198),
         (5, 0.004, 0.001, 0.0),  # the broker was idle for longer
         (5, 4.0, 4.0, 0.01),  # however long a statement was held up
-        (600, 0.004, 0.004, 0.0),  # bodies have become heavier meanwhile
     ],
 )
-def test_a_statement_waits_for_what_the_last_one_lacked_where_the_broker_was_busy(
-    leases: int, took_seconds: float, busy_seconds: float, seconds: float
+def test_a_small_statement_of_a_busy_broker_has_the_next_one_wait(
+    slots: int, took_seconds: float, busy_seconds: float, seconds: float
 ) -> None:
-    assert gathering_seconds(leases, 500, took_seconds, busy_seconds) == pytest.approx(seconds)
+    waits = pause_after(slots=slots, most=500, took_seconds=took_seconds, busy_seconds=busy_seconds)
+
+    assert waits == pytest.approx(seconds)
