@@ -73,7 +73,8 @@ class Runner:
         self._reporter = Reporter(client, options.lease_seconds)
         self._held: dict[str, Attempt] = {}  # by lease token: not yet reported
         self._heartbeat = Heartbeat(client, options.lease_seconds, self._held.values)
-        self._slots: set[asyncio.Task[None]] = set()  # in use
+        self._attempts: set[asyncio.Task[None]] = set()  # until they are reported
+        self._steps = 0  # that run, each in a slot
         self._overdue: dict[Attempt, asyncio.Task[None]] = {}  # reports of attempts whose steps go on
         self._credits = 0  # at the broker, unused
         self._stream: LeaseStream | None = None
@@ -104,9 +105,9 @@ class Runner:
             await asyncio.wait({taking})
             await self._drain()
         finally:
-            for task in (heartbeat, draining, taking, *self._slots):
+            for task in (heartbeat, draining, taking, *self._attempts):
                 task.cancel()
-            await asyncio.gather(heartbeat, draining, *self._slots, return_exceptions=True)
+            await asyncio.gather(heartbeat, draining, *self._attempts, return_exceptions=True)
         for task in (heartbeat, taking):
             if not task.cancelled() and (error := task.exception()):
                 raise error
@@ -142,7 +143,7 @@ class Runner:
 
     async def _follow_stream(self, backoff: Backoff) -> None:
         options = self._options
-        self._credits = options.concurrency - len(self._slots)
+        self._credits = self._free_slots()
         self._was_open = False
         stream = await self._client.open_leases(
             options.worker_id, options.queues, options.lease_seconds, self._credits
@@ -178,13 +179,20 @@ class Runner:
     def _start(self, lease: Lease) -> None:
         attempt = Attempt(lease, self._executors, self._scrub, self._report_overdue)
         self._held[lease.token] = attempt
-        slot = asyncio.create_task(self._run(attempt))
-        self._slots.add(slot)
-        slot.add_done_callback(self._free)
+        self._steps += 1
+        task = asyncio.create_task(self._run(attempt))
+        self._attempts.add(task)
+        task.add_done_callback(self._forget)
 
     async def _run(self, attempt: Attempt) -> None:
         log_start(attempt, self._options.worker_id)
-        if ended := await attempt.run():
+        try:
+            ended = await attempt.run()
+        finally:
+            self._steps -= 1
+        # While this is reported the broker may send the next job.
+        self._give_credits()
+        if ended:
             await self._report(attempt, ended)
         else:
             await self._overdue.pop(attempt)
@@ -201,12 +209,17 @@ class Runner:
         # Its step keeps the slot until it ends: a thread that was told to stop may take its time.
         self._overdue[attempt] = asyncio.create_task(self._report(attempt, ended))
 
-    def _free(self, slot: "asyncio.Task[None]") -> None:
-        self._slots.discard(slot)
+    def _forget(self, attempt: "asyncio.Task[None]") -> None:
+        self._attempts.discard(attempt)
         self._give_credits()
 
+    def _free_slots(self) -> int:
+        """Where jobs may start: none while as many attempts as there are slots wait to be reported."""
+        concurrency = self._options.concurrency
+        return max(0, min(concurrency - self._steps, 2 * concurrency - len(self._attempts)))
+
     def _give_credits(self) -> None:
-        free = self._options.concurrency - len(self._slots) - self._credits
+        free = self._free_slots() - self._credits
         if self._stream and free > 0 and not self._draining.is_set():
             self._credits += free
             self._stream.grant(free)
@@ -233,10 +246,10 @@ class Runner:
 
     async def _drain(self) -> None:
         """Lets steps finish for a while, then takes their leases back and releases them."""
-        if not self._slots:
+        if not self._attempts:
             return
-        LOGGER.info(line("draining", attempts=len(self._slots), drain_seconds=self._options.drain_seconds))
-        all_ended = asyncio.create_task(asyncio.wait(set(self._slots)))
+        LOGGER.info(line("draining", attempts=len(self._attempts), drain_seconds=self._options.drain_seconds))
+        all_ended = asyncio.create_task(asyncio.wait(set(self._attempts)))
         exiting = asyncio.create_task(self._exiting.wait())
         await asyncio.wait(
             {all_ended, exiting}, timeout=self._options.drain_seconds, return_when=asyncio.FIRST_COMPLETED

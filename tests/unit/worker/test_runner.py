@@ -68,6 +68,12 @@ class Running:
         )
         self.task = asyncio.create_task(self.runner.run())
 
+    async def reported(self) -> None:
+        """Returns when nothing is held any more."""
+        async with asyncio.timeout(5):
+            while attempts := self.runner._attempts:
+                await asyncio.wait(attempts)
+
     async def ended(self) -> None:
         async with asyncio.timeout(10):
             await asyncio.shield(self.task)
@@ -124,6 +130,25 @@ async def test_credits_are_the_free_slots(start: Any, peer: Peer) -> None:
     await stream.until(lambda: stream.received == ["a", "b", "c", "d"] and stream.credits == 3)
 
 
+async def test_a_slot_is_free_while_its_attempt_is_reported_but_only_as_many_wait_as_there_are_slots(
+    start: Any, peer: Peer
+) -> None:
+    peer.gate.clear()
+    running = start()
+    running.script.may_end.set()
+    stream = await peer.next(peer.streams)
+    await stream.until(lambda: stream.credits == 3)
+    stream.deliver(lease("a"), lease("b"), lease("c"))
+    await stream.until(lambda: stream.credits == 3)
+    stream.deliver(lease("d"), lease("e"), lease("f"))
+    for _ in range(6):
+        await peer.next(running.script.started)
+    await stream.until(lambda: len(stream.received) == 6)
+    assert (stream.credits, peer.completed.qsize()) == (0, 0)
+    peer.gate.set()
+    await stream.until(lambda: stream.credits == 3)
+
+
 async def test_failure_is_reported_and_its_decision_logged(
     start: Any, peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +158,7 @@ async def test_failure_is_reported_and_its_decision_logged(
     running.script.may_end.set()
     stream.deliver(lease("a", input_json='{"error": "no s3cret here"}'))
     failed = await peer.next(peer.failed)
-    await stream.until(lambda: stream.credits == 3)
+    await running.reported()
     assert (failed.lease_token, failed.failure.type) == ("a", "scripted")
     assert failed.failure.message == "no [redacted] here"
     assert "retry policy evaluation job_id=7 attempt=1 max_attempts=3 verdict=retry" in caplog.text
@@ -243,7 +268,7 @@ async def test_lost_attempt_is_stopped_and_nothing_reported(start: Any, peer: Pe
     await peer.next(running.script.started)
     stream.notify("a", pb.LeaseNotice.KIND_LOST)
     await peer.next(running.script.stopped)
-    await stream.until(lambda: stream.credits == 3)
+    await running.reported()
     assert peer.calls == []
 
 
@@ -272,7 +297,7 @@ async def test_attempt_in_which_nothing_failed_is_no_news(
     running.script.may_end.set()
     stream.deliver(lease("a"))
     await peer.next(peer.completed)
-    await stream.until(lambda: stream.credits == 3)
+    await running.reported()
     assert caplog.text == ""
 
 
@@ -287,7 +312,7 @@ async def test_heartbeat_brings_the_news_where_no_notice_came(
     stream = await peer.next(peer.streams)
     stream.deliver(lease("a"))
     await peer.next(running.script.stopped)
-    await stream.until(lambda: stream.credits == 3)
+    await running.reported()
     assert [attempt.failure.type for call in peer.calls for attempt in call.attempts] == [
         "cancelled"
     ] * is_failed
@@ -357,11 +382,11 @@ async def test_timeout_that_the_broker_has_decided_first_is_no_lost_lease(
 ) -> None:
     caplog.set_level("INFO", logger="worker")
     peer.is_fail_lost = True
-    start()
+    running = start()
     stream = await peer.next(peer.streams)
     stream.deliver(lease("a", attempt_timeout=seconds(0.01)))
     await peer.next(peer.failed)
-    await stream.until(lambda: stream.credits == 3)
+    await running.reported()
     assert "attempt timed out: the broker has decided it already" in caplog.text
     assert "lease was lost" not in caplog.text
 
