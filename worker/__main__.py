@@ -39,7 +39,7 @@ from worker.sdk import Worker
     show_envvar=True,
     default=10,
     type=click.IntRange(1, 10_000),
-    help="Attempts at a time.",
+    help="Steps at a time.",
 )
 @click.option(
     "--lease-seconds",

@@ -1,5 +1,5 @@
-"""The worker's life: one lease stream, as many attempts as there are slots, a heartbeat beside them, a clean
-end.
+"""The worker's life: one lease stream, as many steps at once as there are slots, their reports and a heartbeat
+beside them, a clean end.
 
 Owns slots and credits. Credits at the broker and slots in use never exceed the concurrency together.
 """
@@ -143,7 +143,7 @@ class Runner:
 
     async def _follow_stream(self, backoff: Backoff) -> None:
         options = self._options
-        self._credits = self._free_slots()
+        self._credits = max(0, self._free_slots())
         self._was_open = False
         stream = await self._client.open_leases(
             options.worker_id, options.queues, options.lease_seconds, self._credits
@@ -185,8 +185,8 @@ class Runner:
         task.add_done_callback(self._forget)
 
     async def _run(self, attempt: Attempt) -> None:
-        log_start(attempt, self._options.worker_id)
         try:
+            log_start(attempt, self._options.worker_id)
             ended = await attempt.run()
         finally:
             self._steps -= 1
@@ -214,9 +214,9 @@ class Runner:
         self._give_credits()
 
     def _free_slots(self) -> int:
-        """Where jobs may start: none while as many attempts as there are slots wait to be reported."""
+        """Where jobs may start. Held at most: twice as many attempts as there are slots, running or to be reported."""
         concurrency = self._options.concurrency
-        return max(0, min(concurrency - self._steps, 2 * concurrency - len(self._attempts)))
+        return min(concurrency - self._steps, 2 * concurrency - len(self._attempts))
 
     def _give_credits(self) -> None:
         free = self._free_slots() - self._credits

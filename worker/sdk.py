@@ -27,10 +27,9 @@ class Worker:
     """Runs jobs of one broker's queues with your own handlers, and with `executors` where some are given.
 
     `broker` is HOST:PORT (default: REPRISE_BROKER, else 127.0.0.1:50051). `queues` are served strictly in
-    their order,
-    `concurrency` (1 to 10 000) attempts at a time. A lease lasts `lease_seconds` (1 to 3600) and is extended
-    while its
-    step runs. After `stop`, steps have `drain_seconds` to finish.
+    their order, `concurrency` (1 to 10 000) steps at a time; up to twice as many leases are held, with those
+    whose steps have ended and are being reported. A lease lasts `lease_seconds` (1 to 3600) and is extended
+    until then. After `stop`, steps have `drain_seconds` to finish.
     """
 
     def __init__(

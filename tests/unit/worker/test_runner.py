@@ -130,7 +130,7 @@ async def test_credits_are_the_free_slots(start: Any, peer: Peer) -> None:
     await stream.until(lambda: stream.received == ["a", "b", "c", "d"] and stream.credits == 3)
 
 
-async def test_a_slot_is_free_while_its_attempt_is_reported_but_only_as_many_wait_as_there_are_slots(
+async def test_a_slot_is_free_while_its_attempt_is_reported_but_no_more_than_twice_as_many_are_held(
     start: Any, peer: Peer
 ) -> None:
     peer.gate.clear()
@@ -143,8 +143,9 @@ async def test_a_slot_is_free_while_its_attempt_is_reported_but_only_as_many_wai
     stream.deliver(lease("d"), lease("e"), lease("f"))
     for _ in range(6):
         await peer.next(running.script.started)
-    await stream.until(lambda: len(stream.received) == 6)
-    assert (stream.credits, peer.completed.qsize()) == (0, 0)
+    while running.runner._steps:  # noqa: ASYNC110 - they end by themselves, within a few turns
+        await asyncio.sleep(0)
+    assert running.runner._credits == 0
     peer.gate.set()
     await stream.until(lambda: stream.credits == 3)
 
