@@ -8,7 +8,7 @@ import pytest
 from broker.dispatcher import dispatcher, lookout
 from broker.store.grant import grant
 from tests.contract.client import Client
-from tests.contract.test_taken_at_once import settled, waiting
+from tests.contract.waiting import settled, waiting
 
 PAUSE_SECONDS = 0.3
 NEVER_SECONDS = 3600.0

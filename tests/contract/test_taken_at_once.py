@@ -5,32 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from tests.contract.client import Client, Stream, new_job, retry
+from tests.contract.client import Client, new_job, retry
 from tests.contract.tables import Tables
-from tests.contract.waiting import eventually
+from tests.contract.waiting import eventually, settled, waiting
 from tests.fixtures_database import MoveClock
 
 # Now and then the broker looks into the queue just then, and a job waits for that look: of so many, some are taken at once.
 TRIES = 5
 HOUR = 3600
 RETRY = retry(max_attempts=2, initial_delay=HOUR, max_delay=HOUR)
-
-
-@asynccontextmanager
-async def waiting(client: Client, credit: int) -> AsyncIterator[Stream]:
-    """A stream whose queue is known to be empty, with so many credits left."""
-    await client.enqueue(kind="first")
-    async with client.stream(credit + 1) as stream:
-        (lease,) = await stream.leases(1)
-        await stream.ask(received=[lease.lease_token])
-        await client.complete(lease.lease_token)
-        yield stream
-
-
-async def settled(client: Client) -> None:
-    """Returns when the broker has done with what came to it before, and has nothing left to look for."""
-    async with client.stream(0, queues=["other"]) as probe:
-        await probe.rest()
 
 
 @asynccontextmanager
