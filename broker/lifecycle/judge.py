@@ -1,7 +1,7 @@
 """From the facts of a failed lease to a verdict that can be stored. One door for every failure: reported, expired, given back."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -13,8 +13,11 @@ from broker.policy.decision import (
     Decision,
     FailedAttempt,
     Failure,
-    are_decided_alike,
-    decide,
+    Judgement,
+    deciding_facts,
+    is_by_chance,
+    judge,
+    settle,
 )
 from broker.policy.retry_policy import from_json
 from broker.store.enqueue import PolicyBodies
@@ -47,16 +50,28 @@ class Judged(NamedTuple):
 
 
 class _Verdict(NamedTuple):
-    """A decision, and what is stored of it and of its failure for every job alike."""
+    """A decision, and what is stored of it."""
 
     decision: Decision
     detail: str
-    error_facts: str
 
 
-# What tells verdicts apart where neither jitter nor time does: the policy, the attempt (its number and their most, queue, kind, whether it
-# was cancelled), the failure, and why its result is not kept.
-_Like = tuple[str | None, tuple[int, int, str, str, bool], Failure, str | None]
+# What tells judgements apart: the policy, and the facts that decide by it.
+_Like = tuple[str | None, tuple[Hashable, ...]]
+
+
+class _Known(NamedTuple):
+    """The judgement on attempts that are alike; the whole verdict, too, where no chance is in it."""
+
+    judgement: Judgement
+    verdict: _Verdict | None
+
+
+class _Error(NamedTuple):
+    """What is stored of a failure for every job alike: the text for an attempt, a report and a policy."""
+
+    of: tuple[int, Reported, str | None]
+    facts: str
 
 
 class Judge:
@@ -66,8 +81,9 @@ class Judge:
         self._jitter = jitter
         self._bodies = PolicyBodies()
         # A downstream that is dead fails thousands of jobs in the same few ways.
-        self._remembered: dict[_Like, _Verdict] = {}
+        self._remembered: dict[_Like, _Known] = {}
         self._made_once: set[int] = set()  # by their hashes
+        self._last_error: _Error | None = None
 
     async def judge(
         self,
@@ -109,13 +125,13 @@ class Judge:
         }
 
     def _decide(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> Judged:
-        verdict = self._verdict(facts, reported, policy, cancelled=cancelled)
+        verdict = self._verdict(facts, reported.failure, policy, cancelled=cancelled)
         delay = verdict.decision.delay
         # By position: by name it takes three times as long (measured 2026-11).
         stored = FailedLease(
             facts.lease_id,
             None if delay is None else delay.total_seconds(),
-            error_detail(verdict.error_facts, facts.elapsed_seconds),
+            error_detail(self._error_facts(facts.attempt, reported, policy), facts.elapsed_seconds),
             verdict.detail,
             facts.returns + 1 if reported.undelivered else 0,
             facts.execution_id,
@@ -123,36 +139,41 @@ class Judge:
         )
         return Judged(verdict.decision, stored)
 
-    def _verdict(self, facts: Facts, reported: Reported, policy: str | None, *, cancelled: bool) -> _Verdict:
-        parsed = None if policy is None else from_json(policy)
-        failure = reported.failure
-        like: _Like | None = None
-        if are_decided_alike(parsed, failure) and _is_short(policy, failure):
-            attempt = (facts.attempt, facts.max_attempts, facts.queue, facts.kind, cancelled)
-            like = (policy, attempt, failure, reported.result_left_out)
-            if (known := self._remembered.get(like)) is not None:
-                return known
+    def _verdict(self, facts: Facts, failure: Failure, policy: str | None, *, cancelled: bool) -> _Verdict:
         failed = FailedAttempt(
-            attempt=facts.attempt,
-            max_attempts=facts.max_attempts,
-            elapsed=timedelta(seconds=facts.elapsed_seconds),
-            queue=facts.queue,
-            kind=facts.kind,
-            failure=failure,
-            cancelled=cancelled,
+            facts.attempt,
+            facts.max_attempts,
+            timedelta(seconds=facts.elapsed_seconds),
+            facts.queue,
+            facts.kind,
+            failure,
+            cancelled,
         )
-        decision = decide(parsed, failed, self._jitter())
-        verdict = _Verdict(
-            decision,
-            verdict_detail(decision),
-            error_facts(facts.attempt, failure, policy, reported.result_left_out),
-        )
-        if like is not None:
-            self._remember(like, verdict)
+        parsed = None if policy is None else from_json(policy)
+        deciding = deciding_facts(parsed, failed)
+        known = None if deciding is None else self._remembered.get((policy, deciding))
+        if known is not None and known.verdict is not None:
+            return known.verdict
+        judgement = judge(parsed, failed) if known is None else known.judgement
+        decision = settle(parsed, failed, judgement, self._jitter())
+        verdict = _Verdict(decision, verdict_detail(decision))
+        if known is None and deciding is not None:
+            spread = decision.delay is not None and is_by_chance(parsed, failure)
+            whole = None if spread else verdict
+            self._remember((policy, deciding), _Known(judgement, whole))
         return verdict
 
-    def _remember(self, like: _Like, verdict: _Verdict) -> None:
-        """Keeps a verdict from the second time on that it is made: most of those whose message holds an id are made once."""
+    def _error_facts(self, attempt: int, reported: Reported, policy: str | None) -> str:
+        """Written once for those that failed alike one after the other."""
+        of = (attempt, reported, policy)
+        last = self._last_error  # large results are decided on in threads: both its parts are taken together
+        if last is None or last.of != of:
+            text = error_facts(attempt, reported.failure, policy, reported.result_left_out)
+            self._last_error = last = _Error(of, text)
+        return last.facts
+
+    def _remember(self, like: _Like, known: _Known) -> None:
+        """Keeps a judgement from the second time on that it is made: most of those that a message with an id decides are made once."""
         mark = hash(like)
         if mark not in self._made_once:
             if len(self._made_once) >= _REMEMBERED_VERDICTS:
@@ -160,16 +181,16 @@ class Judge:
             self._made_once.add(mark)
             return
         # For want of memory, perhaps: that must not last.
-        if any(step.is_error for step in verdict.decision.trace):
+        if any(step.is_error for step in known.judgement.trace) or not _is_short(*like):
             return
         if len(self._remembered) >= _REMEMBERED_VERDICTS:
             self._remembered.clear()
-        self._remembered[like] = verdict
+        self._remembered[like] = known
 
 
-def _is_short(policy: str | None, failure: Failure) -> bool:
+def _is_short(policy: str | None, deciding: Iterable[Hashable]) -> bool:
     """Whether a verdict may be remembered with all its texts."""
-    texts = (policy or "", failure.type, failure.message, failure.stack_trace, failure.result_json or "")
+    texts = [policy or "", *(fact for fact in deciding if isinstance(fact, str))]
     return sum(map(len, texts)) <= _REMEMBERED_CHARACTERS and "".join(texts).isascii()
 
 

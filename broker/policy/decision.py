@@ -4,8 +4,10 @@ Pure: the same facts, policy and jitter give the same decision. Nothing here sto
 The order of the checks is the contract: cancelled, stop_when, retry_when, attempts left, delay.
 """
 
+from collections.abc import Hashable
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from broker.policy.backoff import delay_after_hint, delay_before_retry
@@ -31,12 +33,16 @@ __all__ = [
     "DelaySource",
     "FailedAttempt",
     "Failure",
+    "Judgement",
     "Reason",
     "TraceStep",
     "Verdict",
-    "are_decided_alike",
     "decide",
+    "deciding_facts",
     "describe",
+    "is_by_chance",
+    "judge",
+    "settle",
 ]
 
 _MAX_TRACED = 200
@@ -116,27 +122,74 @@ class Decision(NamedTuple):
     trace: tuple[TraceStep, ...] = ()
 
 
+class Judgement(NamedTuple):
+    """Whether the job is dead, and why: the decision but for a retry's delay. `trace` holds the checks that were made."""
+
+    is_dead: bool
+    reason: Reason
+    trace: tuple[TraceStep, ...]
+
+
 def decide(policy: RetryPolicy | None, failed: FailedAttempt, jitter: float) -> Decision:
     """The decision on one failed attempt; it never raises for a policy without problems.
 
     `policy` None means that one attempt is all. `jitter` is uniform in [0, 1); it spreads the policy's own
     delay and a downstream's Retry-After alike.
     """
+    return settle(policy, failed, judge(policy, failed), jitter)
+
+
+def judge(policy: RetryPolicy | None, failed: FailedAttempt) -> Judgement:
+    """The part of `decide` that chance has no part in."""
     trace: list[TraceStep] = []
-    fatal, reason = _judge(policy, failed, trace)
-    if fatal or policy is None:
-        return Decision(Verdict.DEAD, reason, failed.attempt, failed.max_attempts, trace=tuple(trace))
+    is_dead, reason = _judge(policy, failed, trace)
+    return Judgement(is_dead, reason, tuple(trace))
+
+
+def settle(
+    policy: RetryPolicy | None, failed: FailedAttempt, judgement: Judgement, jitter: float
+) -> Decision:
+    """The decision that follows from a judgement by the same policy on an attempt with the same `deciding_facts`."""
+    if judgement.is_dead or policy is None:
+        return Decision(
+            Verdict.DEAD, judgement.reason, failed.attempt, failed.max_attempts, trace=judgement.trace
+        )
+    trace = list(judgement.trace)
     delay, source = _delay(policy, failed, jitter, trace)
-    return Decision(Verdict.RETRY, reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace))
+    return Decision(
+        Verdict.RETRY, judgement.reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace)
+    )
 
 
-def are_decided_alike(policy: RetryPolicy | None, failure: Failure) -> bool:
-    """Whether attempts that failed alike get one decision, whatever the jitter and the time since enqueue."""
+def deciding_facts(policy: RetryPolicy | None, failed: FailedAttempt) -> tuple[Hashable, ...] | None:
+    """What a decision by this policy depends on, beside chance: where it is equal, so is the judgement.
+
+    None where the time since enqueue counts. What no condition asks for, as a message that holds an id, is not in it.
+    """
+    failure = failed.failure
+    always = (failed.attempt, failed.max_attempts, failed.cancelled, failure.type, failure.retry_after)
     if policy is None:
-        return True
-    if policy.jitter is not Jitter.NONE or failure.retry_after is not None:
-        return False
-    return not (_asks_for_elapsed(policy.stop_when) or _asks_for_elapsed(policy.retry_when))
+        return always
+    names = _names_asked_for(policy.stop_when, policy.retry_when)
+    if "elapsed" in names:
+        return None
+    # A status code that the failure does not have is looked for in its result.
+    reads_result = not names.isdisjoint({"result", "data"}) or (
+        failure.status_code is None and "status_code" in names
+    )
+    return (
+        *always,
+        failure.message if "error" in names else None,
+        failure.status_code if "status_code" in names else None,
+        failure.result_json if reads_result else None,
+        failed.queue if "queue" in names else None,
+        failed.kind if "kind" in names else None,
+    )
+
+
+def is_by_chance(policy: RetryPolicy | None, failure: Failure) -> bool:
+    """Whether the delay of a retry is spread."""
+    return policy is not None and (policy.jitter is not Jitter.NONE or failure.retry_after is not None)
 
 
 def describe(decision: Decision) -> str:
@@ -207,8 +260,10 @@ def _ask(check: str, text: str | bool, context: ConditionContext, trace: list[Tr
     return is_true(value)
 
 
-def _asks_for_elapsed(condition: str | bool | None) -> bool:
-    return condition is not None and "elapsed" in compile_condition(condition, CONDITION_NAMES).names
+@lru_cache(maxsize=512)
+def _names_asked_for(*conditions: str | bool | None) -> frozenset[str]:
+    asked = (compile_condition(text, CONDITION_NAMES).names for text in conditions if text is not None)
+    return frozenset().union(*asked)
 
 
 def _delay(
@@ -225,6 +280,7 @@ def _delay(
     return (asked, DelaySource.RETRY_AFTER) if asked > own else (own, DelaySource.BACKOFF)
 
 
+@lru_cache(maxsize=512)
 def _formula(policy: RetryPolicy, attempt: int) -> str:
     grown = f"{format_duration(policy.initial_delay)} * {policy.backoff_multiplier:.12g}^{attempt - 1}"
     capped = f"min({grown}, {format_duration(policy.max_delay)})"

@@ -1,10 +1,12 @@
 """The verdict: the order of the checks, its reasons, and what conditions see of a failure."""
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import product
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.policy.decision import (
@@ -17,10 +19,13 @@ from broker.policy.decision import (
     Reason,
     TraceStep,
     Verdict,
-    are_decided_alike,
     decide,
+    deciding_facts,
     describe,
+    is_by_chance,
+    judge,
 )
+from broker.policy.expression import CONDITION_NAMES
 from broker.policy.retry_policy import Jitter, RetryPolicy
 
 RAISES = "{{ retry_after > 5 }}"
@@ -213,29 +218,64 @@ def test_a_retry_has_attempts_left_and_a_delay(attempt: int, die: float, jitter:
     assert (decision.delay is None) == (attempt >= 1000)
 
 
-_CONDITIONS = st.sampled_from(
-    [None, True, RAISES, "{{ elapsed < 60 }}", "{{ attempt + elapsed > 60 }}", "{{ status_code == 503 }}"]
+# Each shows in the trace what it has seen.
+_CONDITIONS = [None, True, RAISES, *(f"{{{{ {name} | tojson }}}}" for name in sorted(CONDITION_NAMES))]
+_ATTEMPTS = st.builds(
+    FailedAttempt,
+    attempt=st.sampled_from([1, 2]),
+    max_attempts=st.sampled_from([2, 3]),
+    elapsed=st.sampled_from([timedelta(), timedelta(hours=1)]),
+    queue=st.sampled_from(["mail", "bulk"]),
+    kind=st.sampled_from(["send", "fetch"]),
+    failure=st.builds(
+        Failure,
+        message=st.sampled_from(["refused", "reset"]),
+        type=st.sampled_from(["ConnectionError", LEASE_EXPIRED]),
+        status_code=st.sampled_from([None, 500, 503]),
+        retry_after=st.sampled_from([None, timedelta(seconds=5)]),
+        result_json=st.sampled_from([None, '{"status_code": 500}', '{"data": {"status_code": 503}}']),
+        stack_trace=st.sampled_from(["", "here"]),
+    ),
+    cancelled=st.booleans(),
 )
 
 
-@given(
-    st.none()
-    | st.builds(RetryPolicy, jitter=st.sampled_from(Jitter), retry_when=_CONDITIONS, stop_when=_CONDITIONS),
-    st.none() | st.floats(0, 100),
-    st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
-)
-def test_attempts_that_are_decided_alike_are_so_whatever_time_and_chance(
-    policy: RetryPolicy | None, retry_after: float | None, dice: list[float]
+def those_that_differ_in_one_fact(attempt: FailedAttempt, other: FailedAttempt) -> Iterator[FailedAttempt]:
+    """`attempt` with each fact of the other one, one at a time."""
+    for field in set(FailedAttempt._fields) - {"failure"}:
+        yield attempt._replace(**{field: getattr(other, field)})
+    for field in Failure._fields:
+        yield attempt._replace(failure=attempt.failure._replace(**{field: getattr(other.failure, field)}))
+
+
+@given(_ATTEMPTS, _ATTEMPTS, st.sampled_from(Jitter))
+def test_attempts_with_the_same_deciding_facts_get_the_same_decision(
+    attempt: FailedAttempt, other: FailedAttempt, jitter: Jitter
 ) -> None:
-    young = failed(status_code=503, retry_after=retry_after)
-    old = young._replace(elapsed=timedelta(hours=1))
+    policies = [None, *(RetryPolicy(jitter=jitter, retry_when=condition) for condition in _CONDITIONS)]
+    for policy, changed in product(policies, those_that_differ_in_one_fact(attempt, other)):
+        deciding = deciding_facts(policy, attempt)
+        if deciding is None or deciding != deciding_facts(policy, changed):
+            continue
+        assert judge(policy, attempt) == judge(policy, changed)
+        assert decide(policy, attempt, 0.1) == decide(policy, changed, 0.1)
+        if not is_by_chance(policy, attempt.failure):
+            assert decide(policy, attempt, 0.1) == decide(policy, changed, 0.9)
 
-    assume(are_decided_alike(policy, young.failure))
-    assert decide(policy, young, dice[0]) == decide(policy, old, dice[1])
+
+@pytest.mark.parametrize("asking", ["retry_when", "stop_when"])
+def test_where_a_condition_asks_for_the_time_every_attempt_is_decided_by_itself(asking: str) -> None:
+    assert deciding_facts(RetryPolicy(**{asking: "{{ elapsed < 60 }}"}), failed()) is None  # type: ignore[arg-type]
 
 
-def test_attempts_are_decided_alike_by_default() -> None:
-    assert are_decided_alike(RetryPolicy(retry_when="{{ status_code == 503 }}"), failed().failure)
+def test_a_message_decides_only_where_a_condition_asks_for_it() -> None:
+    refused, reset = failed(error="refused"), failed(error="reset")
+    by_code, by_message = (
+        RetryPolicy(retry_when=text) for text in ("{{ status_code == 503 }}", "{{ 'reset' in error }}")
+    )
+
+    assert deciding_facts(by_code, refused) == deciding_facts(by_code, reset)
+    assert deciding_facts(by_message, refused) != deciding_facts(by_message, reset)
 
 
 def test_the_trace_holds_every_check_in_order() -> None:
