@@ -50,9 +50,10 @@ def run(peer: Peer, command: list[str], site: Site, task: PeerTask) -> Iterator[
     checkpoint(site.database_url)
     told = json.dumps({"database_url": site.database_url, **asdict(task)})
     with subprocess.Popen(
-        [*command, told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         meter = Meter(site, process.pid)
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -61,9 +62,12 @@ def run(peer: Peer, command: list[str], site: Site, task: PeerTask) -> Iterator[
                 if "begin" in message:
                     meter.start()
                 elif "end" in message:
-                    yield Row(
-                        message["end"], peer.name, _setting(task), meter.stop(message["jobs"]), peer.remark
-                    )
+                    values = meter.stop(message["jobs"])
+                    process.stdin.write(
+                        "\n"
+                    )  # it waits for that: of a process that has gone no CPU time can be read
+                    process.stdin.flush()
+                    yield Row(message["end"], peer.name, _setting(task), values, peer.remark)
                 else:
                     yield Row(
                         message["waits"], peer.name, "", percentiles(message["milliseconds"]), peer.remark

@@ -5,6 +5,7 @@
 
 import { makeWorkerUtils, run, Logger } from "graphile-worker";
 import pg from "pg";
+import { createInterface } from "node:readline";
 
 const PRODUCERS = 2;
 const ATTEMPTS = 3;
@@ -14,7 +15,9 @@ const payload = JSON.parse(task.payload);
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const begin = () => say({ begin: true });
-const end = (figure, jobs) => say({ end: figure, jobs });
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+// Waits for a line: until then the process is metered.
+const end = async (figure, jobs) => { say({ end: figure, jobs }); await lines.next(); };
 
 let handle = () => {};
 let handled = 0;
@@ -66,13 +69,13 @@ const figures = {
   async batches(utils) {
     begin();
     await fill(utils);
-    end("enqueue", task.jobs);
+    await end("enqueue", task.jobs);
     await pool.query("ANALYZE graphile_worker._private_jobs");
     handle = count;
     begin();
     await work();
     await finish(1);
-    end("burn-down", task.jobs);
+    await end("burn-down", task.jobs);
   },
   async mixed(utils) {
     handle = count;
@@ -80,7 +83,7 @@ const figures = {
     begin();
     await fill(utils);
     await finish(1);
-    end("mixed lifecycles", task.jobs);
+    await end("mixed lifecycles", task.jobs);
   },
   async "one by one"(utils) {
     const calls = Math.floor(task.jobs / task.callers);
@@ -89,7 +92,7 @@ const figures = {
     };
     begin();
     await Promise.all(Array.from({ length: task.callers }, call));
-    end("enqueue, one job per call", calls * task.callers);
+    await end("enqueue, one job per call", calls * task.callers);
   },
   async start(utils) {
     let arrived;
@@ -127,7 +130,7 @@ const figures = {
     begin();
     await work();
     await finish(ATTEMPTS);
-    end("retry path", task.jobs * ATTEMPTS);
+    await end("retry path", task.jobs * ATTEMPTS);
   },
 };
 

@@ -33,6 +33,12 @@ def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
+def end(figure: str, jobs: int) -> None:
+    """A stretch is over; waits for a line, as until then the process is metered."""
+    say(end=figure, jobs=jobs)
+    sys.stdin.readline()
+
+
 class Bench:
     """The stretches that can be measured."""
 
@@ -105,12 +111,12 @@ class Bench:
         """Enqueue, then burn-down of the same jobs."""
         say(begin=True)
         await self.fill()
-        say(end="enqueue", jobs=self.jobs)
+        end("enqueue", self.jobs)
         await self.producers[0].execute("ANALYZE pgqueuer")
         say(begin=True)
         await self.work()
         await self.finish()
-        say(end="burn-down", jobs=self.jobs)
+        end("burn-down", self.jobs)
 
     async def mixed(self) -> None:
         """Both at once."""
@@ -118,7 +124,7 @@ class Bench:
         say(begin=True)
         await self.fill()
         await self.finish()
-        say(end="mixed lifecycles", jobs=self.jobs)
+        end("mixed lifecycles", self.jobs)
 
     async def one_by_one(self) -> None:
         """One job per statement, from many connections."""
@@ -132,7 +138,7 @@ class Bench:
 
         say(begin=True)
         await asyncio.gather(*(call(connection) for connection in connections))
-        say(end="enqueue, one job per call", jobs=self.jobs // len(connections) * len(connections))
+        end("enqueue, one job per call", self.jobs // len(connections) * len(connections))
 
     async def start(self) -> None:
         """From the call of enqueue to the handler, one job at a time."""
@@ -177,7 +183,7 @@ class Bench:
         say(begin=True)
         await self.work()
         await self.finish(ATTEMPTS)
-        say(end="retry path", jobs=self.jobs * ATTEMPTS)
+        end("retry path", self.jobs * ATTEMPTS)
 
 
 async def main() -> None:

@@ -31,6 +31,12 @@ def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
+def end(figure: str, jobs: int) -> None:
+    """A stretch is over; waits for a line, as until then the process is metered."""
+    say(end=figure, jobs=jobs)
+    sys.stdin.readline()
+
+
 async def noop(payload: str) -> None:
     """Counts."""
     global handled
@@ -87,11 +93,11 @@ async def batches() -> None:
     """Enqueue, then burn-down of the same jobs."""
     say(begin=True)
     await fill()
-    say(end="enqueue", jobs=task["jobs"])
+    end("enqueue", task["jobs"])
     say(begin=True)
     working = work()
     await finish()
-    say(end="burn-down", jobs=task["jobs"])
+    end("burn-down", task["jobs"])
     working.cancel()
 
 
@@ -101,7 +107,7 @@ async def mixed() -> None:
     say(begin=True)
     await fill()
     await finish()
-    say(end="mixed lifecycles", jobs=task["jobs"])
+    end("mixed lifecycles", task["jobs"])
     working.cancel()
 
 
@@ -115,7 +121,7 @@ async def one_by_one() -> None:
 
     say(begin=True)
     await asyncio.gather(*(call() for _ in range(task["callers"])))
-    say(end="enqueue, one job per call", jobs=calls * task["callers"])
+    end("enqueue, one job per call", calls * task["callers"])
 
 
 async def start() -> None:
@@ -138,7 +144,7 @@ async def retry_path() -> None:
     say(begin=True)
     working = work()
     await finish(ATTEMPTS)
-    say(end="retry path", jobs=task["jobs"] * ATTEMPTS)
+    end("retry path", task["jobs"] * ATTEMPTS)
     working.cancel()
 
 

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,8 @@ const (
 	maxAttempts   = 3
 	retryDelay    = 100 * time.Millisecond
 )
+
+var input = bufio.NewReader(os.Stdin)
 
 // Task is what the program is told on its command line.
 type Task struct {
@@ -105,7 +108,12 @@ func say(message map[string]any) { must(json.NewEncoder(os.Stdout).Encode(messag
 
 func begin() { say(map[string]any{"begin": true}) }
 
-func end(figure string, jobs int) { say(map[string]any{"end": figure, "jobs": jobs}) }
+// end waits for a line: until then the process is metered.
+func end(figure string, jobs int) {
+	say(map[string]any{"end": figure, "jobs": jobs})
+	_, err := input.ReadString('\n')
+	must(err)
+}
 
 // open brings the schema up to date and empties it.
 func (b *bench) open(ctx context.Context) {
