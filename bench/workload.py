@@ -8,10 +8,14 @@ from enum import StrEnum
 from typing import Self
 
 KIND = "noop"
-RESULT = '{"ok":true}'
 MAX_ATTEMPTS = 3
 PRODUCERS = 2
 STREAMS = 2
+
+
+def result_json(number: int) -> str:
+    """What a job results in: another one for each, so that nothing is gained by what is the same."""
+    return f'{{"job":{number}}}'
 
 
 class Figure(StrEnum):
@@ -26,6 +30,7 @@ class Figure(StrEnum):
     SCHEDULED_LATENESS = "lateness of scheduled jobs, at rest"
     SCHEDULED_LATENESS_BUSY = "lateness of scheduled jobs, 1000 due per second"
     RETRY_PATH = "retry path"
+    RETRY_PATH_ALIKE = "retry path, all failures alike"
     ONE_BY_ONE = "enqueue, one job per call"
     STEADY = "2000 jobs per second"
     SMALL_BESIDE_BIG = "a stream with 10 credits beside one with 10 000"
@@ -57,11 +62,11 @@ class Load:
         """Credits of each lease stream: one batch on its way and one being worked on."""
         return 2 * self.batch
 
-    @property
-    def input_json(self) -> str:
-        """A JSON object of exactly `payload_bytes`."""
+    def input_json(self, number: int = 0) -> str:
+        """A JSON object of exactly `payload_bytes` (30 or more), another one for each `number` below a billion."""
         empty = '{"payload":""}'
-        return f"{empty[:-2]}{'x' * (self.payload_bytes - len(empty))}{empty[-2:]}"
+        payload = f"{number:09}".rjust(self.payload_bytes - len(empty), "x")
+        return f"{empty[:-2]}{payload}{empty[-2:]}"
 
     @property
     def setting(self) -> str:

@@ -13,7 +13,7 @@ from bench.go_client import Workers, as_base64, workers
 from bench.loads import grpc_load
 from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import PRODUCERS, RESULT, STREAMS, Figure, Task
+from bench.workload import PRODUCERS, STREAMS, Figure, Task
 
 
 def subscriptions(task: Task) -> list[str]:
@@ -43,10 +43,13 @@ def measure(task: Task) -> list[Row]:
         asyncio.run(enqueue(task))
         rows.append(_row(task, Figure.ENQUEUE, meter))
     if Figure.BURN_DOWN in task.figures:
-        rows.append(_work(task, Figure.BURN_DOWN, producers=[]))
+        rows.append(_work(task, Figure.BURN_DOWN, []))
     if Figure.MIXED in task.figures:
-        requests = [as_base64(grpc_load.request_of(task.queue, task.load))]
-        rows.append(_work(task, Figure.MIXED, producers=[requests] * PRODUCERS))
+        requests = [
+            [as_base64(grpc_load.request_of(task.queue, task.load, producer))]
+            for producer in range(PRODUCERS)
+        ]
+        rows.append(_work(task, Figure.MIXED, requests))
     return rows
 
 
@@ -60,7 +63,6 @@ def _work(task: Task, figure: Figure, producers: Sequence[Sequence[str]]) -> Row
         producers=producers,
         calls=load.jobs // PRODUCERS // load.batch,
         jobs=load.jobs,
-        result=RESULT,
     ) as client:
         _run(client)
         return _row(task, figure, meter)

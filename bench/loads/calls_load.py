@@ -69,7 +69,7 @@ def _run(task: Task, told: dict[str, object]) -> dict[str, float]:
     job = job_pb2.NewJob(
         queue=task.queue,
         kind=KIND,
-        input_json=task.load.input_json,
+        input_json=task.load.input_json(),
         retry=retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS),
     )
     told |= {

@@ -17,7 +17,7 @@ from bench.loads.grpc_load import Consumer, Goal, fill, working
 from bench.measurement import Row, tell
 from bench.metering import Meter
 from bench.report.medians import percentiles
-from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, RESULT, Crowd, Figure, Load, Task
+from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, Crowd, Figure, Load, Task, result_json
 
 _POLICY = retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS)
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
@@ -34,7 +34,7 @@ def requests_of(names: Sequence[str], load: Load, first: int) -> list[str]:
     requests: list[str] = []
     for start in range(first, first + max(len(names), load.batch), load.batch):
         jobs = [
-            job_pb2.NewJob(queue=names[(start + place) % len(names)], kind=KIND, input_json=load.input_json, retry=_POLICY)
+            job_pb2.NewJob(queue=names[(start + place) % len(names)], kind=KIND, input_json=load.input_json(start + place), retry=_POLICY)
             for place in range(load.batch)
         ]  # fmt: skip
         requests.append(as_base64(pb.EnqueueRequest(jobs=jobs)))
@@ -61,7 +61,6 @@ def mixed(task: Task, crowd: Crowd) -> Row:
         producers=[requests_of(names, load, number * len(names) // PRODUCERS) for number in range(PRODUCERS)],
         calls=load.jobs // PRODUCERS // load.batch,
         jobs=load.jobs,
-        result=RESULT,
     ) as client:
         time.sleep(_SETTLING_SECONDS)
         meter = Meter(task.site)
@@ -126,7 +125,7 @@ async def _waits(
             await stub.Complete(
                 pb.CompleteRequest(
                     completions=[
-                        pb.Completion(lease_token=lease.lease_token, result_json=RESULT)
+                        pb.Completion(lease_token=lease.lease_token, result_json=result_json(lease.job_id))
                         for lease in response.leases
                     ]
                 )

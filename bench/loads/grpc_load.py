@@ -14,7 +14,7 @@ from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
 
 from bench.measurement import Row, tell
 from bench.metering import Meter
-from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, RESULT, STREAMS, Figure, Load, Task
+from bench.workload import KIND, MAX_ATTEMPTS, PRODUCERS, STREAMS, Figure, Load, Task, result_json
 
 _ENQUEUE = "/reprise.v1.BrokerService/Enqueue"
 _POLICY = retry_pb2.RetryPolicy(max_attempts=MAX_ATTEMPTS)
@@ -63,7 +63,10 @@ class Consumer:
     async def report(self, leases: Sequence[job_pb2.Lease]) -> None:
         """Says what became of leases that were delivered together: all are done."""
         request = pb.CompleteRequest(
-            completions=[pb.Completion(lease_token=lease.lease_token, result_json=RESULT) for lease in leases]
+            completions=[
+                pb.Completion(lease_token=lease.lease_token, result_json=result_json(lease.job_id))
+                for lease in leases
+            ]
         )
         answer = await self.stub.Complete(request)
         assert all(result.outcome == pb.LEASE_OUTCOME_OK for result in answer.results)
@@ -80,20 +83,25 @@ class Consumer:
             await call.write(pb.LeaseRequest(credits=len(leases)))
 
 
-def request_of(queue: str, load: Load, policy: retry_pb2.RetryPolicy = _POLICY) -> pb.EnqueueRequest:
-    """One batch."""
-    job = job_pb2.NewJob(queue=queue, kind=KIND, input_json=load.input_json, retry=policy)
-    return pb.EnqueueRequest(jobs=[job] * load.batch)
+def request_of(
+    queue: str, load: Load, producer: int, policy: retry_pb2.RetryPolicy = _POLICY
+) -> pb.EnqueueRequest:
+    """One batch of this producer: its inputs are all different, and others than those of other producers."""
+    first = producer * load.batch
+    return pb.EnqueueRequest(
+        jobs=[
+            job_pb2.NewJob(queue=queue, kind=KIND, input_json=load.input_json(number), retry=policy)
+            for number in range(first, first + load.batch)
+        ]
+    )
 
 
-async def produce(
-    channel: grpc.aio.Channel, queue: str, load: Load, jobs: int, policy: retry_pb2.RetryPolicy = _POLICY
-) -> None:
+async def produce(channel: grpc.aio.Channel, load: Load, request: pb.EnqueueRequest, jobs: int) -> None:
     """Enqueues `jobs` in batches, one call after the other."""
     enqueue = channel.unary_unary(_ENQUEUE)  # type: ignore[call-arg] # bytes both ways
-    request = request_of(queue, load, policy).SerializeToString()
+    serialized = request.SerializeToString()
     for _ in range(jobs // load.batch):
-        await enqueue(request)
+        await enqueue(serialized)
 
 
 async def fill(
@@ -102,8 +110,9 @@ async def fill(
     """Enqueues all jobs of the load by its producers side by side."""
     share = load.jobs // PRODUCERS
     async with asyncio.TaskGroup() as producing:
-        for _ in range(PRODUCERS):
-            producing.create_task(produce(channel, queue, load, share, policy))
+        for producer in range(PRODUCERS):
+            request = request_of(queue, load, producer, policy)
+            producing.create_task(produce(channel, load, request, share))
 
 
 async def drain(channel: grpc.aio.Channel, queue: str, load: Load) -> None:

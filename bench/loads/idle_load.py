@@ -26,7 +26,7 @@ _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 async def delay(channel: grpc.aio.Channel, task: Task) -> None:
     """Puts in the jobs of the load."""
     stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
-    job = job_pb2.NewJob(queue=task.queue, kind=KIND, input_json=task.load.input_json, delay=_DELAY)
+    job = job_pb2.NewJob(queue=task.queue, kind=KIND, input_json=task.load.input_json(), delay=_DELAY)
     request = pb.EnqueueRequest(jobs=[job] * task.load.batch)
     for _ in range(task.load.jobs // task.load.batch):
         await stub.Enqueue(request)

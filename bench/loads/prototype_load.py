@@ -99,7 +99,7 @@ class Prototype:
     def __init__(self, database_url: str, load: Load) -> None:
         self._database_url = database_url
         self._load = load
-        self._payload = load.input_json.encode()
+        self._payloads = [load.input_json(number).encode() for number in range(load.batch)]
         self._next_id = int(time.time() * 1000) << 22
         self._floors = {(queue, priority): 0 for queue in _QUEUES for priority in _PRIORITIES}
         self._enqueued = 0
@@ -132,7 +132,7 @@ class Prototype:
                 [1 + one % len(_QUEUES) for one in ids],
                 [one // len(_QUEUES) % priorities for one in ids],
                 [MAX_ATTEMPTS] * batch,
-                [self._payload] * batch,
+                self._payloads,
             )
             self._enqueued += batch
 

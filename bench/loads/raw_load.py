@@ -11,7 +11,7 @@ from dataclasses import replace
 from bench.measurement import Row, tell
 from bench.metering import Meter
 from bench.report.medians import percentiles
-from bench.workload import KIND, MAX_ATTEMPTS, RESULT, STREAMS, Figure, Task
+from bench.workload import KIND, MAX_ATTEMPTS, STREAMS, Figure, Task, result_json
 from broker.job import NewJob, Taker
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store.enqueue import Enqueuer
@@ -32,13 +32,12 @@ class Lanes:
         self._queue = task.queue
         self._sessions = [Session(task.site.database_url) for _ in range(3)]
         self._enqueuer = Enqueuer(self._sessions[0])
-        self._job = NewJob(
-            task.queue,
-            KIND,
-            task.load.input_json,
-            policy=to_json(RetryPolicy(max_attempts=MAX_ATTEMPTS)),
-            max_attempts=MAX_ATTEMPTS,
-        )
+        policy = to_json(RetryPolicy(max_attempts=MAX_ATTEMPTS))
+        self._jobs = [
+            NewJob(task.queue, KIND, task.load.input_json(number), policy=policy, max_attempts=MAX_ATTEMPTS)
+            for number in range(task.load.batch)
+        ]
+        self._results = [result_json(number) for number in range(task.load.batch)]
         # One enqueuer, so jobs come in the order of their ids: nothing appears behind what was leased last.
         self._floor = 0
         self._arrived = asyncio.Event()
@@ -54,8 +53,8 @@ class Lanes:
             await self.enqueue(self._load.batch)
 
     async def enqueue(self, count: int) -> None:
-        """Enqueues `count` jobs by one statement."""
-        await self._enqueuer.put([self._job] * count, [0] * count)
+        """Enqueues `count` jobs, at most a batch, by one statement."""
+        await self._enqueuer.put(self._jobs[:count], [0] * count)
         self._arrived.set()
 
     async def drain(self) -> None:
@@ -73,7 +72,7 @@ class Lanes:
 
     async def complete(self, lease_ids: list[int]) -> None:
         """Ends leases by one statement."""
-        found = await complete(self._sessions[2], [Completion(lease_id, RESULT) for lease_id in lease_ids])
+        found = await complete(self._sessions[2], list(map(Completion, lease_ids, self._results)))
         assert len(found) == len(lease_ids)
 
     async def close(self) -> None:

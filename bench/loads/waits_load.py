@@ -19,7 +19,7 @@ from reprise.v1 import broker_service_pb2_grpc, job_pb2, retry_pb2
 from bench.go_client import as_base64, workers
 from bench.measurement import Row, tell
 from bench.report.medians import percentiles
-from bench.workload import KIND, RESULT, Figure, Load, Task
+from bench.workload import KIND, Figure, Load, Task, result_json
 
 # Pauses between jobs, random so that they do not fall in step with a timer.
 _PAUSE_SECONDS = (0.005, 0.025)
@@ -63,7 +63,6 @@ class Client:
             site.lease_address or site.address,
             subscriptions=[as_base64(request)],
             jobs=jobs,
-            result=RESULT,
             arrivals=True,
         ) as client:
             client.begin()
@@ -91,7 +90,10 @@ class Client:
 
     async def complete(self, leases: list[job_pb2.Lease]) -> None:
         """Ends leases well."""
-        completions = [pb.Completion(lease_token=lease.lease_token, result_json=RESULT) for lease in leases]
+        completions = [
+            pb.Completion(lease_token=lease.lease_token, result_json=result_json(lease.job_id))
+            for lease in leases
+        ]
         await self._stub.Complete(pb.CompleteRequest(completions=completions))
 
     async def fail(self, leases: list[job_pb2.Lease]) -> dict[int, float]:
@@ -129,7 +131,7 @@ async def enqueue_to_start(client: Client, load: Load, per_second: int) -> list[
         await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))
         started = time.time()
         _, (leases, arrived_at) = await asyncio.gather(
-            client.enqueue([client.job(load.input_json)]), client.leases()
+            client.enqueue([client.job(load.input_json())]), client.leases()
         )
         waits.append((arrived_at - started) * 1000)
         await client.complete(leases)
@@ -145,7 +147,7 @@ async def retry_lateness(client: Client, load: Load, per_second: int) -> list[fl
     policy = retry_pb2.RetryPolicy(
         max_attempts=2, initial_delay=longest, max_delay=longest, jitter=retry_pb2.JITTER_EQUAL
     )
-    await client.enqueue([client.job(load.input_json, retry=policy)] * load.jobs)
+    await client.enqueue([client.job(load.input_json(number), retry=policy) for number in range(load.jobs)])
     first: list[job_pb2.Lease] = []
     while len(first) < load.jobs:
         first += (await client.leases())[0]
@@ -161,11 +163,11 @@ async def scheduled_lateness(client: Client, load: Load, per_second: int) -> lis
     async with client.watching(load.jobs) as arrivals:
         begin = time.time() + _HEAD_START_SECONDS
         jobs = []
-        for _ in range(load.jobs):
+        for number in range(load.jobs):
             at = begin + random.uniform(0, load.jobs / per_second)
             run_at = Timestamp()
             run_at.FromNanoseconds(int(at * 1e6) * 1000)  # the database keeps microseconds
-            jobs.append(client.job(load.input_json, run_at=run_at))
+            jobs.append(client.job(load.input_json(number), run_at=run_at))
         ids = await client.enqueue(jobs)
         due_at = {job_id: job.run_at.ToNanoseconds() / 1e9 for job_id, job in zip(ids, jobs, strict=True)}
         return lateness(due_at, await arrivals())

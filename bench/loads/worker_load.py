@@ -22,7 +22,6 @@ from worker.executors.python_step import PythonStep
 _HANDLERS = "no-op handlers of one worker process"
 _STEP = "trivial python step"
 _STEPS = 300
-_RESULT = {"ok": True}
 
 
 class Countdown:
@@ -33,11 +32,11 @@ class Countdown:
         self._jobs = jobs
         self._numbers = itertools.count(1)  # counts rightly in threads, too
 
-    def count(self) -> dict[str, bool]:
+    def count(self, job: Job) -> dict[str, int]:
         """One job more is done; what it results in."""
         if next(self._numbers) == self._jobs:
             self._worker.stop()
-        return _RESULT
+        return {"job": job.job_id}
 
 
 async def handle_all(task: Task, kind_of_handler: str, queue: str, concurrency: int) -> Row:
@@ -48,10 +47,10 @@ async def handle_all(task: Task, kind_of_handler: str, queue: str, concurrency: 
     countdown = Countdown(worker, task.load.jobs)
 
     async def coroutine(job: Job) -> Any:
-        return countdown.count()
+        return countdown.count(job)
 
     def function(job: Job) -> Any:
-        return countdown.count()
+        return countdown.count(job)
 
     worker.handler(KIND)(coroutine if kind_of_handler == "coroutine" else function)
     meter = Meter(task.site)

@@ -60,7 +60,7 @@ def _of_reprise(stage: Stage, site: Site, figure: str, number: int) -> Iterator[
                 Figure.RETRY_PATH if figure == "retry path" else Figure.ONE_BY_ONE, "reprise", note=NO_GO
             )
         case "retry path":
-            retrying = Task(site, replace(load, jobs=_RETRY_JOBS), queue, (), program)
+            retrying = Task(site, replace(load, jobs=_RETRY_JOBS), queue, (Figure.RETRY_PATH,), program)
             yield from run_load("bench.loads.retry_load", retrying)
         case "one by one":
             yield from run_load("bench.loads.calls_load", Task(site, Load(0, 1), queue, (), program))
@@ -81,7 +81,7 @@ def _of_peer(peer: Peer, command: list[str], site: Site, figure: str) -> list[Ro
         jobs, batch = _WAITS, _LATE_BATCH
     else:
         jobs = max(1, int(jobs * peer.share_of_jobs) // (batch * PRODUCERS)) * batch * PRODUCERS
-    payload = Load(1).input_json
+    payload = Load(1).input_json()
     try:
         return list(
             run(peer, command, site, PeerTask(figure, jobs, batch, payload, spread_seconds=_SPREAD_SECONDS))

@@ -12,15 +12,18 @@ _JOBS = 20_000
 
 
 def measure(stage: Stage) -> Iterator[Measurement]:
-    """Attempts per second, and the rate of mixed lifecycles in the same rounds."""
+    """Attempts per second, with failures that differ and with one and the same, and the rate of mixed lifecycles in the same rounds."""
     if (client := build_client(stage.tools)) is None:
         yield Row(Figure.RETRY_PATH, "reprise", note=NO_GO)
         return
     program = str(client)
     with stage.testbed() as site:
-        run_load("bench.loads.retry_load", Task(site, Load(2_000), "retry-warm-up", (), program))
+        warm_up = Task(site, Load(2_000), "retry-warm-up", (Figure.RETRY_PATH,), program)
+        run_load("bench.loads.retry_load", warm_up)
         for number in range(stage.rounds):
             load = Load(_JOBS)
-            yield from run_load("bench.loads.retry_load", Task(site, load, f"retry-{number}", (), program))
+            for figure in (Figure.RETRY_PATH, Figure.RETRY_PATH_ALIKE):
+                retrying = Task(site, load, f"{figure.name.lower()}-{number}", (figure,), program)
+                yield from run_load("bench.loads.retry_load", retrying)
             mixed = Task(site, load, f"mixed-{number}", (Figure.MIXED,), program)
             yield from run_load("bench.loads.batch_load", mixed)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -14,6 +16,7 @@ const (
 	itemsOfReport      = 1 // CompleteRequest.completions, FailRequest.attempts
 	tokenOfItem        = 1
 	failureOfAttempt   = 2
+	messageOfFailure   = 1
 	resultOfCompletion = 3
 	resultsOfAnswer    = 1
 	outcomeOfResult    = 1
@@ -68,17 +71,26 @@ func countOK(answer []byte) (int, error) {
 	return count, err
 }
 
-func completeRequest(leases []leased, result string) []byte {
-	return report(leases, func(item []byte) []byte {
+// completeRequest gives every job a result of its own.
+func completeRequest(leases []leased) []byte {
+	var result []byte
+	return report(leases, func(item []byte, one leased) []byte {
+		result = append(strconv.AppendInt(append(result[:0], `{"job":`...), one.jobID, 10), '}')
 		item = protowire.AppendTag(item, resultOfCompletion, protowire.BytesType)
-		return protowire.AppendString(item, result)
+		return protowire.AppendBytes(item, result)
 	})
 }
 
-func failRequest(leases []leased, failure []byte) []byte {
-	return report(leases, func(item []byte) []byte {
+// failRequest gives every job the same failure, or one whose message is followed by its id.
+func failRequest(leases []leased, failure []byte, message string) []byte {
+	own := failure
+	return report(leases, func(item []byte, one leased) []byte {
+		if message != "" {
+			own = protowire.AppendTag(append(own[:0:0], failure...), messageOfFailure, protowire.BytesType)
+			own = protowire.AppendString(own, message+strconv.FormatInt(one.jobID, 10))
+		}
 		item = protowire.AppendTag(item, failureOfAttempt, protowire.BytesType)
-		return protowire.AppendBytes(item, failure)
+		return protowire.AppendBytes(item, own)
 	})
 }
 
@@ -86,11 +98,11 @@ func creditsRequest(credits int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(nil, creditsOfRequest, protowire.VarintType), uint64(credits))
 }
 
-func report(leases []leased, finish func(item []byte) []byte) []byte {
+func report(leases []leased, finish func(item []byte, one leased) []byte) []byte {
 	var request, item []byte
 	for _, one := range leases {
 		item = protowire.AppendTag(item[:0], tokenOfItem, protowire.BytesType)
-		item = finish(protowire.AppendBytes(item, one.token))
+		item = finish(protowire.AppendBytes(item, one.token), one)
 		request = protowire.AppendTag(request, itemsOfReport, protowire.BytesType)
 		request = protowire.AppendBytes(request, item)
 	}

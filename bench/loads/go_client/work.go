@@ -23,9 +23,9 @@ type Work struct {
 	Producers     [][]string `json:"producers"`     // base64: what each of them calls Enqueue with, one call after the other
 	Calls         int        `json:"calls"`         // of each producer, over its requests again and again
 	Jobs          int        `json:"jobs"`          // to be completed until the end
-	Result        string     `json:"result"`        // of every job
 	FailUntil     int64      `json:"fail_until"`    // attempts below this one fail
 	Failure       string     `json:"failure"`       // base64: with what
+	Message       string     `json:"message"`       // with this and the job's id as its message; empty: all failures are alike
 	Arrivals      bool       `json:"arrivals"`      // say when each lease came
 }
 
@@ -182,13 +182,13 @@ func (worker *worker) finish(ctx context.Context, leases []leased, at int64) {
 		worker.lock.Unlock()
 	}
 	if len(early) > 0 {
-		if err := worker.report(ctx, failVerb, failRequest(early, worker.failure), len(early)); err != nil {
+		if err := worker.report(ctx, failVerb, failRequest(early, worker.failure, worker.work.Message), len(early)); err != nil {
 			worker.stop(err)
 			return
 		}
 	}
 	if len(last) > 0 {
-		if err := worker.report(ctx, complete, completeRequest(last, worker.work.Result), len(last)); err != nil {
+		if err := worker.report(ctx, complete, completeRequest(last), len(last)); err != nil {
 			worker.stop(err)
 			return
 		}
