@@ -1,5 +1,6 @@
-"""Brokers for tests: one inside the test's process, or real processes that can be killed."""
+"""Brokers for tests: one inside the test's process, whose timers can be moved on, or real processes that can be killed."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,6 +11,7 @@ from broker.config import BrokerConfig
 from tests.processes import Process
 
 StartProcess = Callable[..., Awaitable[Process]]
+MoveTimers = Callable[[float], None]
 
 
 @pytest.fixture
@@ -26,6 +28,24 @@ async def channel(broker_address: str) -> AsyncIterator[grpc.aio.Channel]:
     """A channel with default limits to `broker_address`."""
     async with grpc.aio.insecure_channel(broker_address) as opened:
         yield opened
+
+
+@pytest.fixture
+async def move_timers(monkeypatch: pytest.MonkeyPatch) -> MoveTimers:
+    """Moves the event loop's clock ahead by that many seconds: who waits in this process for no longer than that, goes on at once.
+
+    The database's clock stays. The loop's goes back at the end of the test: brokers that were moved on must have ended by then.
+    """
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    moved_seconds = 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal moved_seconds
+        moved_seconds += seconds
+
+    monkeypatch.setattr(loop, "time", lambda: time() + moved_seconds)
+    return move
 
 
 @pytest.fixture
