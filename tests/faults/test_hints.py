@@ -11,16 +11,21 @@ from reprise.v1 import broker_service_pb2 as broker_pb
 
 from broker.config import BrokerConfig
 from broker.dispatcher import dispatcher, lookout
+from broker.hints import from_text
 from broker.job import NewJob
 from broker.lifecycle import Lifecycle, Signals
 from broker.server import running
-from tests.contract.client import Client, new_job, retry
+from broker.store.hints import name_of
+from tests.contract.client import PATIENCE_SECONDS, Client, new_job, retry
 from tests.contract.playbooks.catalog import ONE_STEP, PlaybookClient
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
+from tests.fixtures_broker import MoveTimers
 from tests.fixtures_database import MoveClock
 
 NEVER_SECONDS = 3600.0
+COMMITS = 300
+QUEUES = 10
 _LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN reprise_hint'"
 
 
@@ -137,6 +142,36 @@ async def test_a_broker_that_is_alone_says_nothing(database_url: str, tables: Ta
     assert [text for text in said if '"arrivals":[[' in text or text == "the end"] == ["the end"]
 
 
+async def test_many_commits_of_one_interval_are_told_in_one_hint(
+    database_url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, move_timers: MoveTimers
+) -> None:
+    monkeypatch.setattr("broker.hints.INTERVAL_SECONDS", NEVER_SECONDS)
+    another = await psycopg.AsyncConnection.connect(
+        database_url, autocommit=True, application_name=name_of("another")
+    )
+    async with another:  # a second broker, as far as the first can tell
+        await another.execute("LISTEN reprise_hint")
+        async with (
+            running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            await _said(another)  # its greeting, with which an interval begins
+            for number in range(COMMITS):
+                await Client(channel).enqueue(queue=f"queue-{number % QUEUES}")
+            assert await tables.value("SELECT count(DISTINCT xmin::text) FROM noetl.job") == COMMITS
+
+            move_timers(NEVER_SECONDS)
+
+            said = await _said(another)
+            await another.execute("NOTIFY reprise_hint, 'the end'")
+            said += await _said(another)
+
+    assert said[1:] == ["the end"]
+    hint = from_text(said[0])
+    assert hint is not None
+    assert {arrival.queue for arrival in hint.arrivals} == {f"queue-{number}" for number in range(QUEUES)}
+
+
 async def test_a_broker_that_was_told_nothing_finds_jobs_by_looking(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +211,13 @@ async def test_looking_at_a_queue_that_has_nothing_takes_no_lease_statement(
         await eventually(lambda: _is_true(len(statements) >= 5))
 
     assert set(statements) == {"discover"}
+
+
+async def _said(listener: psycopg.AsyncConnection) -> list[str]:
+    """What has been said since the last time, waited for."""
+    said = [notice.payload async for notice in listener.notifies(timeout=PATIENCE_SECONDS, stop_after=1)]
+    assert said, "nothing was said"
+    return said
 
 
 def _recording(names: list[str], run: Any) -> Any:
