@@ -205,7 +205,8 @@ class PostgresServer:
             )
 
     def _choose_socket_directory(self) -> Path:
-        if len(os.fsencode(self._data / ".s.PGSQL.5432")) <= _LONGEST_SOCKET_PATH:
+        is_short = len(os.fsencode(self._data / ".s.PGSQL.5432")) <= _LONGEST_SOCKET_PATH
+        if is_short and "," not in str(self._data):  # which parts one directory, or host, from the next
             return self._data
         directory = Path(tempfile.mkdtemp(prefix="reprise-"))
         self._hand_over(directory)

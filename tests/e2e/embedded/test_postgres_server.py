@@ -197,10 +197,11 @@ def test_a_server_that_cannot_start_says_why(place: Path, binaries: Binaries) ->
         server.start()
 
 
-def test_a_path_too_long_for_a_socket_works(place: Path, binaries: Binaries) -> None:
-    deep = place / ("d" * 100)
-    (place / "data").rename(deep)
-    with PostgresServer(deep, binaries, log=place / "log", durable=False) as server:
+@pytest.mark.parametrize("name", ["d" * 100, "a, b"])
+def test_a_path_that_no_socket_can_have_works(place: Path, binaries: Binaries, name: str) -> None:
+    data = place / name
+    (place / "data").rename(data)
+    with PostgresServer(data, binaries, log=place / "log", durable=False) as server:
         assert _answer(server) == 42
 
 
