@@ -77,6 +77,9 @@ SCENARIOS = (
     Scenario("queues", "jobs in ten thousand queues, leased by streams that share them"),
     Scenario("worker", "the Python worker: no-op handlers of one process, and python steps"),
     Scenario("idle", "the CPU of broker and database while workers wait and nothing happens"),
+    Scenario(
+        "cores", "mixed lifecycles by one and two broker processes, and by one that has a core to itself"
+    ),
     Scenario("startup", "how soon the command answers: its help, and everything on one machine"),
     Scenario("peers", "other queues on the same PostgreSQL, turn by turn with Reprise"),
 )
