@@ -1,4 +1,4 @@
-"""Each hot statement keeps its index plan, whatever PostgreSQL believes about the size of the lanes."""
+"""Each hot statement keeps its index plan, whatever PostgreSQL believes about the size of the tables."""
 
 import json
 import re
@@ -10,14 +10,17 @@ import psycopg
 import pytest
 
 from broker.job import NewJob, Taker
-from broker.store import finish, sweep
+from broker.store import executions, finish, sweep
 from broker.store.enqueue import Enqueuer
+from broker.store.events import EventKind
+from broker.store.executions import StepEvent
 from broker.store.grant import Lane, discover, grant
 from broker.store.promote import Offer, QueueOffer, promote
 from broker.store.session import Row, Session
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-LANES = {"ready", "delayed", "lease", "job", "event_log", "idempotency", "checkpoint", "cancellation"}
+OF_JOBS = {"ready", "delayed", "lease", "job", "event_log", "idempotency", "checkpoint", "cancellation"}
+OF_EXECUTIONS = {"playbook", "execution", "execution_step"}
 
 # Rows per page that the planner is told of, for pages that are there: of an empty table, of a small one, of a huge one.
 DENSITIES = (0, 5, 50_000_000)
@@ -29,6 +32,7 @@ SAMPLES = {
     "float8": "1",
     "timestamptz": "2026-01-01",
     "boolean": "f",
+    "jsonb": "{}",
 }
 
 
@@ -116,6 +120,22 @@ async def _enqueue_used_keys_taken(session: Session) -> None:
         await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
 
 
+async def _enqueue_new_keys_taken(session: Session) -> None:
+    job = NewJob("q", "task", "{}", idempotency_key="k")
+    await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
+
+
+async def _enqueue_used_keys_partly_taken(session: Session) -> None:
+    jobs = [NewJob("q", "task", "{}", idempotency_key=key) for key in ("k", "l")]
+    for _ in range(2):
+        await Enqueuer(session).put(jobs, [0, 0], [1, None], [Taker(1, "worker", 30.0)])
+
+
+async def _enqueue_other_columns_taken(session: Session) -> None:
+    job = NewJob("q", "task", "{}", attempt_timeout_seconds=60.0, labels="{}", execution_id=1, step="s")
+    await Enqueuer(session).put([job], [0], [1], [Taker(1, "worker", 30.0)])
+
+
 async def _grant(session: Session) -> None:
     await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
 
@@ -170,6 +190,46 @@ async def _expired(session: Session) -> None:
     await sweep.expired(session, BEGINNING, 1000)
 
 
+async def _playbook(session: Session) -> None:
+    await executions.playbook(session, "p", 0)
+
+
+async def _start(session: Session) -> None:
+    await executions.start(session, "p", 1, "{}", "{}", "k")
+
+
+async def _executions_of(session: Session) -> None:
+    await executions.executions_of(session, [1])
+
+
+async def _lock(session: Session) -> None:
+    await executions.lock(session, [1])
+
+
+async def _started_steps(session: Session) -> None:
+    await executions.started_steps(session, [1])
+
+
+async def _step_ends(session: Session) -> None:
+    await executions.step_ends(session, [1])
+
+
+async def _details(session: Session) -> None:
+    await executions.details(session, 1, [1])
+
+
+async def _record(session: Session) -> None:
+    await executions.record(session, [StepEvent(1, EventKind.STEP_STARTED, "s")])
+
+
+async def _start_steps(session: Session) -> None:
+    await executions.start_steps(session, [(1, "s", 1)])
+
+
+async def _add_dead_job(session: Session) -> None:
+    await executions.add_dead_job(session, NewJob("q", "task", "{}", execution_id=1, step="s"))
+
+
 LEASED_FINDS_BY = {"job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"}
 GRANT_FINDS_BY = {"ready: ready_order", "ready: by place"} | LEASED_FINDS_BY
 PROMOTE_FINDS_BY = {"delayed: delayed_pkey", "delayed: by place"}
@@ -182,6 +242,9 @@ FOUND_BY = {
     _enqueue_taken: set[str](),
     _enqueue_partly_taken: set[str](),
     _enqueue_used_keys_taken: {"idempotency: idempotency_pkey", "job: pkey"},
+    _enqueue_new_keys_taken: set[str](),
+    _enqueue_used_keys_partly_taken: {"idempotency: idempotency_pkey", "job: pkey"},
+    _enqueue_other_columns_taken: set[str](),
     _grant: GRANT_FINDS_BY,
     _grant_from_several: GRANT_FINDS_BY,
     _discover: {"ready: ready_order"},
@@ -195,6 +258,16 @@ FOUND_BY = {
     _promote_and_take: PROMOTE_FINDS_BY | LEASED_FINDS_BY,
     _expired: {"lease: lease_expiry"},
     _spent: {"event_log: job_id"},
+    _playbook: {"playbook: playbook_pkey"},
+    _start: set[str](),
+    _executions_of: {"job: pkey"},
+    _lock: {"execution: execution_pkey"},
+    _started_steps: {"execution_step: execution_step_pkey"},
+    _step_ends: {"event_log: execution_id_event_id"},
+    _details: {"event_log: execution_id_event_id"},
+    _record: set[str](),
+    _start_steps: set[str](),
+    _add_dead_job: set[str](),
 }  # fmt: skip
 
 
@@ -218,7 +291,7 @@ def scans(plan: dict[str, Any]) -> set[str]:
         found.add(f"{relation}: {_index(plan['Index Name'], relation)}")
     elif node == "Bitmap Heap Scan":
         found |= {f"{relation}: {_index(name, relation)}" for name in _bitmaps(plan)}
-    elif node == "Seq Scan" and relation in LANES:
+    elif node == "Seq Scan" and relation in OF_JOBS | OF_EXECUTIONS:
         found.add(f"{relation}: read from end to end")
     return found.union(*map(scans, plan.get("Plans", ())))
 
@@ -251,9 +324,13 @@ async def test_a_hot_statement_finds_its_rows_by_the_same_indexes_however_many_t
             [NewJob("q", "task", "{}"), NewJob("q", "task", "{}", delay_seconds=60.0)], [0, 0]
         )
     await grant(session, [Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+    await executions.register(session, "p", "p", "")
+    await executions.start(session, "p", 1, "{}", "{}", "other")
+    await executions.record(session, [StepEvent(1, EventKind.STEP_STARTED, "other")])
+    await executions.start_steps(session, [(1, "other", 0)])
     session.statements.clear()
     await run(session)
-    statement = max(session.statements, key=len)
+    statement = session.statements[-1]
 
     by_density = {}
     for density in DENSITIES:
@@ -275,7 +352,7 @@ async def test_a_lease_statement_does_not_even_open_the_days_before_its_reach(
     session.statements.clear()
     await run(session)
 
-    opened = tables(await session.plan(max(session.statements, key=len)))
+    opened = tables(await session.plan(session.statements[-1]))
 
     assert {f"job_{today}", f"event_log_{today}"} <= opened
     assert opened.isdisjoint({f"job_{yesterday}", f"event_log_{yesterday}"})
