@@ -32,9 +32,11 @@ ON CONFLICT (path, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING execution_id
 """
 
-# The execution that an idempotency key stands for, and whether it was started with the same workload.
+# The execution that an idempotency key stands for, and whether it was started with the same workload. Only one index has keys in their
+# order: the planner takes none that would go through all executions of the path.
 _STARTED_BEFORE = """
-SELECT execution_id, version, given::jsonb = %b::jsonb FROM execution WHERE path = %b::text AND idempotency_key = %b::text
+SELECT execution_id, version, given::jsonb = %b::jsonb FROM execution
+WHERE path = %b::text AND idempotency_key BETWEEN %b::text AND %b::text ORDER BY idempotency_key LIMIT 1
 """
 
 _EXECUTIONS_OF = """
@@ -181,7 +183,7 @@ async def start(
         row = await session.row(_START, (path, version, workload, given, key))
         if row is not None:
             return int(row[0])
-        before = await session.row(_STARTED_BEFORE, (given, path, key))
+        before = await session.row(_STARTED_BEFORE, (given, path, key, key))
         if before is not None:
             return StartedBefore._make(before)
         # The key was freed between the two statements: now it can be taken.

@@ -198,6 +198,11 @@ async def _start(session: Session) -> None:
     await executions.start(session, "p", 1, "{}", "{}", "k")
 
 
+async def _start_again(session: Session) -> None:
+    for _ in range(2):
+        await executions.start(session, "p", 1, "{}", "{}", "k")
+
+
 async def _executions_of(session: Session) -> None:
     await executions.executions_of(session, [1])
 
@@ -260,6 +265,7 @@ FOUND_BY = {
     _spent: {"event_log: job_id"},
     _playbook: {"playbook: playbook_pkey"},
     _start: set[str](),
+    _start_again: {"execution: execution_key"},
     _executions_of: {"job: pkey"},
     _lock: {"execution: execution_pkey"},
     _started_steps: {"execution_step: execution_step_pkey"},
