@@ -85,9 +85,10 @@ VALUES (noetl.next_id(), %b::int8, %b::int2, %b::int2, %b::text, %b::text, %b::t
 RETURNING job_id
 """
 
+# Only running executions end, and only those are in the index that finds them.
 _END = """
 UPDATE execution SET status = %b::text, finished_at = noetl.clock(), result = %b::text, failed_step = %b::text, failure = %b::text
-WHERE execution_id = %b::int8
+WHERE execution_id = %b::int8 AND status = 'running'
 """
 
 
@@ -268,5 +269,5 @@ async def end(
     failed_step: str | None = None,
     failure: str | None = None,
 ) -> None:
-    """Ends an execution as completed, failed or cancelled; `result` and `failure` are JSON. Raises Unavailable."""
+    """Ends a running execution as completed, failed or cancelled; `result` and `failure` are JSON. Raises Unavailable."""
     await session.rows(_END, (status, result, failed_step, failure, execution_id))

@@ -235,6 +235,10 @@ async def _add_dead_job(session: Session) -> None:
     await executions.add_dead_job(session, NewJob("q", "task", "{}", execution_id=1, step="s"))
 
 
+async def _end(session: Session) -> None:
+    await executions.end(session, 1, "completed", result="null")
+
+
 LEASED_FINDS_BY = {"job: pkey", "event_log: job_id_event_id", "checkpoint: checkpoint_pkey"}
 GRANT_FINDS_BY = {"ready: ready_order", "ready: by place"} | LEASED_FINDS_BY
 PROMOTE_FINDS_BY = {"delayed: delayed_pkey", "delayed: by place"}
@@ -274,6 +278,7 @@ FOUND_BY = {
     _record: set[str](),
     _start_steps: set[str](),
     _add_dead_job: set[str](),
+    _end: {"execution: execution_running"},
 }  # fmt: skip
 
 
