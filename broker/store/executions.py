@@ -39,9 +39,12 @@ SELECT execution_id, version, given::jsonb = %b::jsonb FROM execution
 WHERE path = %b::text AND idempotency_key BETWEEN %b::text AND %b::text ORDER BY idempotency_key LIMIT 1
 """
 
+# The bounds leave out the partitions of other days.
 _EXECUTIONS_OF = """
 SELECT DISTINCT j.execution_id FROM unnest(%b::int8[]) x(job_id)
-CROSS JOIN LATERAL (SELECT execution_id FROM job WHERE job.job_id = x.job_id OFFSET 0) j WHERE j.execution_id IS NOT NULL
+CROSS JOIN LATERAL (
+  SELECT execution_id FROM job WHERE job.job_id = x.job_id AND job.job_id BETWEEN %b::int8 AND %b::int8 OFFSET 0) j
+WHERE j.execution_id IS NOT NULL
 """
 
 _LOCK = """
@@ -192,7 +195,9 @@ async def start(
 
 async def executions_of(session: Session, job_ids: Iterable[int]) -> list[int]:
     """The executions that jobs belong to. Raises Unavailable."""
-    return [row[0] for row in await session.rows(_EXECUTIONS_OF, (list(job_ids),))]
+    ids = list(job_ids)
+    bounds = (min(ids, default=0), max(ids, default=0))
+    return [row[0] for row in await session.rows(_EXECUTIONS_OF, (ids, *bounds))]
 
 
 async def lock(session: Session, execution_ids: Iterable[int]) -> dict[int, LockedExecution]:

@@ -367,3 +367,15 @@ async def test_a_lease_statement_does_not_even_open_the_days_before_its_reach(
 
     assert {f"job_{today}", f"event_log_{today}"} <= opened
     assert opened.isdisjoint({f"job_{yesterday}", f"event_log_{yesterday}"})
+
+
+async def test_the_executions_of_jobs_are_looked_for_only_in_the_days_of_those_jobs(
+    session: Explaining,
+) -> None:
+    ((today,),) = await session.rows("SELECT to_char(noetl.clock(), 'YYYYMMDD')")
+    session.statements.clear()
+    await executions.executions_of(session, [1])
+
+    opened = tables(await session.plan(session.statements[-1]))
+
+    assert {table for table in opened if table.startswith("job_")} == {f"job_{today}"}
