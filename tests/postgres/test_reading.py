@@ -1,18 +1,24 @@
 """What readers see of jobs, events and queues where it takes more than the data plane makes in a test."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from reprise.v1.queue_service_pb2 import JobFilter
 
 from broker.errors import Unavailable
+from broker.ids import IDS_PER_MILLISECOND
+from broker.service.translate.job_filters import read_job_filter
 from broker.store.event_reads import read_execution_events, read_job_events
 from broker.store.job_pages import read_job, read_page
 from broker.store.job_records import Criteria
 from broker.store.job_sources import IdRange
 from broker.store.queue_reads import read_queues
 from broker.store.reader import Reader, Row
+from tests.fixtures_database import MoveClock
 
 _ALL_IDS = IdRange(0, 2**63 - 1)
 _EXECUTION_ID = 77
@@ -249,18 +255,32 @@ async def test_a_reading_connection_cannot_write(reader: Reader) -> None:
         await reader.rows("DELETE FROM job RETURNING job_id")
 
 
+def blocks_touched(plan: dict[str, Any]) -> int:
+    """Blocks that a statement has touched, found in memory or not."""
+    blocks: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return blocks
+
+
+def tables_read(plan: dict[str, Any]) -> set[str]:
+    """The tables that a statement has looked into, partitions by their own names."""
+    own = {plan["Relation Name"]} if "Relation Name" in plan and plan["Actual Loops"] else set()
+    return own.union(*map(tables_read, plan.get("Plans", ())))
+
+
 class Explaining(Reader):
-    """A reader that counts the blocks that each of its statements touches, found in memory or not."""
+    """A reader that counts the blocks that each of its statements touches, and tells the tables."""
 
     def __init__(self, database_url: str) -> None:
         super().__init__(database_url)
         self.blocks = 0
+        self.tables: set[str] = set()
 
     async def rows(
         self, statement: str, arguments: Mapping[str, object] | Sequence[object] = ()
     ) -> list[Row]:
         ((plan,),) = await super().rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", arguments)
-        self.blocks += plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+        self.blocks += blocks_touched(plan[0]["Plan"])
+        self.tables |= tables_read(plan[0]["Plan"])
         return await super().rows(statement, arguments)
 
 
@@ -288,6 +308,149 @@ async def test_a_read_touches_few_blocks_however_many_jobs_there_are(
     assert touched["a job"] < 50
     assert touched["its events"] < 20
     assert touched["a hundred jobs far apart"] < 1100
+
+
+@pytest.fixture
+async def explaining(database_url: str) -> AsyncIterator[Explaining]:
+    opened = Explaining(database_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+# So many more jobs in each lane.
+_FILL_LANES = """
+WITH base AS (SELECT noetl.next_id() AS id),
+later AS (INSERT INTO noetl.delayed SELECT noetl.clock(), id + n, 0, 0, 'q' FROM base, generate_series(1, 60000) n),
+held AS (
+  INSERT INTO noetl.lease (lease_id, job_id, expires_at, lease_seconds, priority, attempt, returns, queue)
+  SELECT id + n, id + n, noetl.clock(), 30, 0, 1, 0, 'q' FROM base, generate_series(1, 40000) n)
+INSERT INTO noetl.ready SELECT id + n, id + n, 0, 0, 0, 'q' FROM base, generate_series(1, 60000) n
+"""
+# So many more jobs that have died.
+_FILL_DEAD = """
+WITH base AS (SELECT noetl.next_id() AS id),
+body AS (
+  INSERT INTO noetl.job (job_id, priority, max_attempts, queue, kind, input)
+  SELECT id + n, 0, 1, 'q', 'k', '{}' FROM base, generate_series(1, 10000) n)
+INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, detail)
+SELECT id + n, id + n, 6, 1, '{}' FROM base, generate_series(1, 10000) n
+"""
+
+
+@pytest.mark.parametrize("fill", [_FILL_LANES, _FILL_DEAD], ids=["in lanes", "dead"])
+async def test_a_list_of_queues_touches_no_more_blocks_where_there_are_twice_as_many_jobs(
+    explaining: Explaining, database: psycopg.AsyncConnection, fill: str
+) -> None:
+    await database.execute("INSERT INTO noetl.queue_name VALUES ('q')")
+    touched = []
+    for _ in range(2):
+        await database.execute(fill.encode())
+        await database.execute("VACUUM ANALYZE")
+        explaining.blocks = 0
+        await read_queues(explaining)
+        touched.append(explaining.blocks)
+
+    few, many = touched
+    assert many < 1.2 * few
+
+
+async def test_both_queries_of_the_requirement_touch_few_blocks_however_many_jobs_there_are(
+    database: psycopg.AsyncConnection,
+) -> None:
+    done, held = await add_jobs(database, "done", 20_000), await add_jobs(database, "held", 20_000)
+    # Five jobs in each execution, whose ids are those of its first job: in that of the middle one three have ended.
+    await database.execute(
+        """UPDATE noetl.job SET execution_id = x.execution_id, step = 's' FROM (
+          SELECT job_id, min(job_id) OVER (PARTITION BY number / 5) AS execution_id
+          FROM (SELECT job_id, row_number() OVER (ORDER BY job_id) + 1 AS number FROM noetl.job) n) x
+        WHERE job.job_id = x.job_id"""
+    )
+    await database.execute(_FINISH, {"queue": "done"})
+    await database.execute(
+        """UPDATE noetl.event_log SET execution_id = job.execution_id FROM noetl.job WHERE job.job_id = event_log.job_id"""
+    )
+    await database.execute(
+        """INSERT INTO noetl.lease (lease_id, job_id, expires_at, lease_seconds, priority, attempt, returns, queue, worker_id)
+        SELECT job_id + 1, job_id, noetl.clock(), 30, 0, 1, 0, queue, 'worker-1' FROM noetl.job WHERE queue = 'held'"""
+    )
+    await database.execute("VACUUM ANALYZE")
+    touched = {}
+
+    for job_id in (done[10_000], held[10_000]):
+        row = await (
+            await database.execute("SELECT execution_id FROM noetl.job WHERE job_id = %s", (job_id,))
+        ).fetchone()
+        assert row is not None
+        for query in (_SEED_QUEUE, _SEED_EVENT):
+            statement = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.replace('<ID>', str(row[0]))}"
+            ((plan,),) = await (await database.execute(statement.encode())).fetchall()
+            touched[job_id, query] = blocks_touched(plan[0]["Plan"])
+
+    # Measured 138 at most; the jobs alone have some 700.
+    assert max(touched.values()) < 200
+
+
+# Every second job, by its millisecond, has died; the others wait.
+_KILL_HALF = """
+INSERT INTO noetl.event_log (event_id, job_id, kind, attempt, detail, error)
+SELECT job_id + 3, job_id, 6, 1, '{}', '{"error_type": "ValueError"}' FROM noetl.job WHERE (job_id >> 22) % 2 = 0
+"""
+_MAKE_REST_READY = """
+INSERT INTO noetl.ready (seq, job_id, priority, attempts, returns, queue)
+SELECT job_id, job_id, 0, 0, 0, queue FROM noetl.job WHERE (job_id >> 22) % 2 = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("criteria", "halves"),
+    [
+        (Criteria(), (0, 1)),
+        (Criteria(queue="q"), (0, 1)),
+        (Criteria(execution_id=_EXECUTION_ID), (0, 1)),
+        (Criteria(statuses=("queued", "leased", "retry")), (1,)),
+        (Criteria(statuses=("dead",)), (0,)),
+        (Criteria(failure_type="ValueError"), (0,)),
+    ],
+    ids=["any", "queue", "execution", "waiting", "dead", "failure type"],
+)
+async def test_a_list_of_jobs_created_in_some_time_reads_nothing_of_other_times(
+    explaining: Explaining,
+    database: psycopg.AsyncConnection,
+    move_clock: MoveClock,
+    criteria: Criteria,
+    halves: Sequence[int],
+) -> None:
+    days = []
+    for _ in range(3):
+        days.append(await add_jobs(database, "q", 3_000))
+        await move_clock(86_400)
+    await database.execute("UPDATE noetl.job SET execution_id = %s", (_EXECUTION_ID,))
+    await database.execute(_KILL_HALF)
+    await database.execute(_MAKE_REST_READY)
+    await database.execute("VACUUM ANALYZE")
+    jobs = days[1][1_000:1_010]
+    row = await (
+        await database.execute(
+            "SELECT to_char(noetl.time_of(%s), 'YYYYMMDD'), noetl.time_of(%s), noetl.time_of(%s)",
+            (jobs[0], jobs[-1] - IDS_PER_MILLISECOND, jobs[0] + IDS_PER_MILLISECOND),
+        )
+    ).fetchone()
+    assert row is not None
+    day, after, before = row
+    asked = JobFilter()
+    asked.created_after.FromDatetime(after)
+    asked.created_before.FromDatetime(before)
+    within = read_job_filter(asked, "filter", []).within
+
+    page = await read_page(explaining, criteria, None, within, 100, full=False)
+
+    found = [job.record.job_id for job in page.jobs]
+    partitions = {table for table in explaining.tables if re.fullmatch(r"(job|event_log)_.+", table)}
+    assert found == [job_id for job_id in jobs if (job_id >> 22) % 2 in halves]
+    assert partitions <= {f"job_{day}", f"event_log_{day}"}
+    # Measured 154 at most.
+    assert explaining.blocks < 250
 
 
 # Makes a connection's counters visible to others when the statement returns.
