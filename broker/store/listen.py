@@ -10,7 +10,9 @@ from typing import Protocol
 
 import psycopg
 
+from broker.store.connection import Connection, connect
 from broker.store.hints import CHANNEL, name_of
+from broker.store.session import STATEMENT_TIMEOUT_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +53,10 @@ class Listener:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
-            self._database_url, autocommit=True, connect_timeout=5, application_name=name_of(self._broker_id)
+        connection = await connect(
+            self._database_url,
+            statement_seconds=STATEMENT_TIMEOUT_SECONDS,
+            application_name=name_of(self._broker_id),
         )
         async with connection:
             for statement in (f"LISTEN {CLOCK_CHANNEL}", f"LISTEN {CHANNEL}"):
@@ -65,7 +69,7 @@ class Listener:
                     self._hearer.heard(notice.payload)
 
 
-async def _notices(connection: psycopg.AsyncConnection) -> AsyncIterator[psycopg.Notify]:
+async def _notices(connection: Connection) -> AsyncIterator[psycopg.Notify]:
     """What is said, as it comes. psycopg's own wait would wake up ten times a second."""
     while True:
         async for notice in connection.notifies(timeout=0):

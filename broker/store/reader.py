@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from broker.errors import Unavailable
+from broker.store.connection import LATE_SECONDS, Connection, bounds_of
 
 CONNECTIONS = 4
 STATEMENT_TIMEOUT_SECONDS = 10
@@ -33,12 +34,14 @@ class Reader:
     """Runs statements that change nothing, each on any connection of the pool. `open` before use, `close` after it."""
 
     def __init__(self, database_url: str) -> None:
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             database_url,
+            connection_class=Connection,
+            configure=_configure,
             kwargs={
+                **bounds_of(database_url),
                 "autocommit": True,
                 "row_factory": tuple_row,
-                "connect_timeout": 5,
                 # Plans fit the values of each call: partitions are pruned, rare values found by their index.
                 "prepare_threshold": None,
                 "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
@@ -75,3 +78,7 @@ class Reader:
         """The first row of one statement, or None; otherwise like `rows`."""
         found = await self.rows(statement, arguments)
         return found[0] if found else None
+
+
+async def _configure(connection: Connection) -> None:
+    connection.answer_seconds = STATEMENT_TIMEOUT_SECONDS + LATE_SECONDS

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg_errors
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
 
 from broker.errors import Unavailable
 from broker.store.arrays import teach_arrays
+from broker.store.connection import Connection, connect
 
 # Generic plans, made without statistics of the lanes, cannot flip when a table is seen empty or huge
 # (a lease statement went from 8 to 26 ms that way; River's from 15 000 to 1 000 jobs/s). Nested loops stay where a LATERAL asks for one.
@@ -57,7 +57,7 @@ class Session:
     ) -> None:
         self._database_url = database_url
         self._statement_timeout_seconds = statement_timeout_seconds
-        self._connection: psycopg.AsyncConnection[TupleRow] | None = None
+        self._connection: Connection | None = None
 
     async def rows(self, statement: str, arguments: Sequence[object] = ()) -> list[Row]:
         """All rows of one statement, values in PostgreSQL's binary format; committed when it returns, outside `transaction`.
@@ -108,14 +108,16 @@ class Session:
             await self._connection.close()
             self._connection = None
 
-    async def _connected(self) -> psycopg.AsyncConnection[TupleRow]:
+    async def _connected(self) -> Connection:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
         timeout = f"-c statement_timeout={int(self._statement_timeout_seconds * 1000)}"
         try:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._database_url, autocommit=True, options=f"{options} {timeout}", connect_timeout=5
+            self._connection = await connect(
+                self._database_url,
+                statement_seconds=self._statement_timeout_seconds,
+                options=f"{options} {timeout}",
             )
         except _AWAY as error:
             raise Unavailable("the database is away") from error
@@ -139,7 +141,7 @@ async def wait_until_reachable(database_url: str, wait_seconds: float) -> None:
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
-            connection = await psycopg.AsyncConnection.connect(database_url, connect_timeout=5)
+            connection = await connect(database_url, statement_seconds=STATEMENT_TIMEOUT_SECONDS)
         except _AWAY as error:
             left = give_up_at - loop.time()
             if left <= 0:
