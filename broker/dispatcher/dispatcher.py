@@ -10,13 +10,13 @@ from math import inf
 from operator import attrgetter
 from time import process_time
 
-from broker.dispatcher.holdings import Holdings
+from broker.dispatcher.holdings import FORGOTTEN_AFTER_SECONDS, Holdings
 from broker.dispatcher.lanes import QueueLanes
 from broker.dispatcher.lookout import Lookout
 from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, pause_after, taker_of
 from broker.dispatcher.stream import LeaseStream
-from broker.errors import LimitExceeded, RepriseError, Unavailable
+from broker.errors import LimitExceeded, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
@@ -355,13 +355,24 @@ class Dispatcher:
         task.add_done_callback(self._returning.discard)
 
     async def _give_back_safely(self, leases: Sequence[Delivery]) -> None:
-        try:
-            await self._give_back(leases)
-        except RepriseError as error:
-            # They are found again when they expire; that costs each an attempt.
-            _log.warning(
-                "undelivered leases could not be given back count=%d error=%r", len(leases), str(error)
-            )
+        """Repeats what fails, also once the broker stops: the connection may have been dead for hours. Nothing goes back twice."""
+        give_up_at = asyncio.get_running_loop().time() + FORGOTTEN_AFTER_SECONDS
+        is_last = False
+        while True:
+            try:
+                return await self._give_back(leases)
+            except (Unavailable, LimitExceeded) as error:
+                if is_last:
+                    # They are found again when they expire; that costs each an attempt.
+                    _log.warning(
+                        "undelivered leases could not be given back count=%d error=%r",
+                        len(leases),
+                        str(error),
+                    )
+                    return None
+                _log.info("undelivered leases go back later count=%d error=%r", len(leases), str(error))
+                is_last = self._stopping or asyncio.get_running_loop().time() >= give_up_at
+                await asyncio.sleep(error.retry_after.total_seconds())
 
 
 def _shortest(granted: Iterable[Grant], streams: Iterable[LeaseStream | None]) -> float:

@@ -92,13 +92,17 @@ class Lifecycle:
         return await self._extend(heartbeat)
 
     async def give_back(self, grants: Sequence[Delivery]) -> None:
-        """Takes back leases that were delivered and not received. Raises Unavailable."""
+        """Takes back leases that were delivered and not received; some of them, perhaps, where it raises Unavailable or LimitExceeded."""
         own = [grant for grant in grants if grant.execution_id is None]
         others = [grant for grant in grants if grant.execution_id is not None]
-        if own:
-            await self._release.give_back(own)
-        if others:
-            await self._steps.give_back(others)
+        failures = await asyncio.gather(
+            self._release.give_back(own) if own else _nothing(),
+            self._steps.give_back(others) if others else _nothing(),
+            return_exceptions=True,
+        )
+        for failure in failures:
+            if isinstance(failure, BaseException):
+                raise failure
 
     async def expire(self, lease_ids: Sequence[int]) -> None:
         """Ends leases that have expired, as failures; those of executions a little later. Raises Unavailable."""

@@ -11,7 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
 
+from broker.config import BrokerConfig
 from broker.embedded import PostgresServer
+from broker.server import running
 from tests.contract.client import OK, Client, Refusal, retry
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
@@ -166,6 +168,40 @@ async def test_timers_outlive_an_outage(
     assert [lease.attempt for lease in leases] == [2]
 
 
+async def test_deliveries_whose_stream_broke_while_the_database_was_away_go_back_after_it(
+    client: Client, tables: Tables, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    job_id = await client.enqueue()
+
+    async with client.stream(1, lease_seconds=3600) as stream:
+        await stream.leases(1)
+        async with database.away():
+            stream.cancel()
+            await eventually(lambda: _is_logged(caplog, "undelivered leases"))
+
+    await eventually(lambda: _stands(tables, job_id, "queued 0/1"))
+
+
+async def test_a_broker_that_stops_gives_back_what_was_not_received_though_its_connection_was_long_dead(
+    database_url: str, tables: Tables, database: Database
+) -> None:
+    async with (
+        running(BrokerConfig(database_url, "127.0.0.1:0", grace_seconds=0.2)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        client = Client(channel)
+        await client.enqueue(queue="other")
+        await client.release((await client.lease(queues=["other"])).lease_token)
+        job_id = await client.enqueue()
+        stream = client.open_stream()
+        await stream.ask(1, queues=["default"], worker_id="worker-1")
+        await stream.leases(1)
+        await database.break_all_sessions()
+
+    assert await tables.standing(job_id) == "queued 0/1"
+
+
 async def test_calls_in_flight_when_sessions_break_are_answered_one_way_or_the_other(
     client: Client, tables: Tables, database: Database
 ) -> None:
@@ -214,6 +250,10 @@ async def _changes_to(watch: Any, status: str) -> bool:
     while health_pb2.HealthCheckResponse.ServingStatus.Name((await watch.read()).status) != status:
         pass
     return True
+
+
+async def _is_logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return text in caplog.text
 
 
 async def _stands(tables: Tables, job_id: int, standing: str) -> bool:

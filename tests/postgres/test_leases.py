@@ -8,6 +8,7 @@ import pytest
 
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.stream import LeaseStream
+from broker.errors import Unavailable
 from broker.job import Delivery, Grant, NewJob, Outcome, Taker, deliveries_of
 from broker.lifecycle import Lifecycle
 from broker.lifecycle.complete import Result
@@ -21,6 +22,7 @@ from broker.store import finish
 from broker.store.grant import Lane, floor_seconds_ago, grant
 from broker.store.session import Session
 from broker.store.sweep import expired
+from tests.contract.playbooks.catalog import ONE_STEP, PATH
 from tests.contract.tables import Tables
 from tests.fixtures_database import MoveClock
 
@@ -166,6 +168,26 @@ async def test_as_many_deliveries_go_back_as_a_stream_had(lifecycle: Lifecycle, 
           (SELECT count(DISTINCT event_id) FROM event_log) FROM ready"""
     )
     assert counts == (3000, 3000, 0, 3000)
+
+
+async def test_a_connection_that_jobs_of_their_own_have_lost_holds_up_no_lease_of_an_execution(
+    lifecycle: Lifecycle, session: Session, tables: Tables
+) -> None:
+    await lifecycle.release([LeaseRef(1, 1, in_execution=False)])
+    await tables.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reprise'"
+    )
+    await lifecycle.executions.register(ONE_STEP)
+    await lifecycle.executions.start(PATH, 0, "{}", None)
+    await lifecycle.enqueue([NewJob("default", "task", "{}")])
+    granted = await grant(session, [Lane("default", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+    own, of_execution = sorted(granted, key=lambda lease: lease.execution_id is not None)
+
+    with pytest.raises(Unavailable):
+        await lifecycle.give_back(deliveries_of(granted))
+
+    assert await tables.standing(own.job_id) == "leased 1/1"
+    assert await tables.standing(of_execution.job_id) == "queued 0/1"
 
 
 async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle, session: Session) -> None:
