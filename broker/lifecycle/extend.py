@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from broker.batching import Shared
+from broker.batching import Shared, weight_of
 from broker.job import Outcome
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.tokens import LeaseRef
@@ -31,6 +31,13 @@ class ExtendAnswer(NamedTuple):
 _LOST = ExtendAnswer(Outcome.LOST)
 
 
+def weigh_heartbeat(heartbeat: Heartbeat) -> int:
+    """The weight of a call."""
+    return weight_of(
+        len(heartbeat.leases), sum(len(text) for text in heartbeat.checkpoints if text is not None)
+    )
+
+
 class Extend:
     """The verb, shared by all calls of this broker. Executions' jobs are prolonged like any other."""
 
@@ -38,7 +45,7 @@ class Extend:
         self._session = Session(database_url)
         self._signals = signals
         self._shared: Shared[Heartbeat, list[ExtendAnswer]] = Shared(
-            [self._run], lambda call: len(call.leases), _ITEMS_PER_STATEMENT
+            [self._run], weigh_heartbeat, _ITEMS_PER_STATEMENT
         )
 
     async def __call__(self, heartbeat: Heartbeat) -> list[ExtendAnswer]:

@@ -1,5 +1,6 @@
 """When exactly a lease ends: by the statement that takes its row, and by nothing before it."""
 
+import asyncio
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from broker.store.session import Session
 from broker.store.sweep import expired
 from tests.contract.playbooks.catalog import ONE_STEP, PATH
 from tests.contract.tables import Tables
+from tests.contract.waiting import eventually
 from tests.fixtures_database import MoveClock
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -188,6 +190,28 @@ async def test_a_connection_that_jobs_of_their_own_have_lost_holds_up_no_lease_o
 
     assert await tables.standing(own.job_id) == "leased 1/1"
     assert await tables.standing(of_execution.job_id) == "queued 0/1"
+
+
+async def test_heartbeats_with_large_checkpoints_share_no_statement(
+    lifecycle: Lifecycle, session: Session, tables: Tables
+) -> None:
+    await lifecycle.enqueue([NewJob("q", "task", "{}")] * 401)
+    first, *others = await grant(session, [Lane("q", 0, 0, 401, 0)], [1] * 401, [Taker(1, "worker", 30.0)])
+    checkpoint = json.dumps("x" * 64 * 1024)
+
+    async with tables.leasing_held_back():
+        waits = asyncio.create_task(lifecycle.extend(Heartbeat([ref(first)], [None], 30.0)))
+        await eventually(tables.somebody_waits_for_a_lock)
+        calls = [
+            Heartbeat([ref(lease) for lease in some], [checkpoint] * 200, 30.0)
+            for some in (others[:200], others[200:])
+        ]
+        extending = [asyncio.create_task(lifecycle.extend(call)) for call in calls]
+        await asyncio.sleep(0)
+    await asyncio.gather(waits, *extending)
+
+    # What one statement writes has the mark of one transaction.
+    assert await tables.value("SELECT count(DISTINCT xmin::text) FROM noetl.checkpoint") == 2
 
 
 async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle, session: Session) -> None:
