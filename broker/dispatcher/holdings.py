@@ -88,11 +88,13 @@ class Holdings:
     def forget(self, *, seconds: float = FORGOTTEN_AFTER_SECONDS) -> None:
         """Drops leases whose stream is over, and those that must have ended unheard: nothing was heard for `seconds`."""
         heard_before = asyncio.get_running_loop().time() - seconds
-        self._held = {
-            lease_id: held
-            for lease_id, held in self._held.items()
-            if not held[0].over and held[3] >= heard_before
-        }
+        forgotten = [
+            lease_id
+            for lease_id, (stream, _, _, heard_at) in self._held.items()
+            if stream.over or heard_at < heard_before
+        ]
+        for lease_id in forgotten:
+            self._held.pop(lease_id)[0].unreceived.pop(lease_id, None)
 
 
 def _facts(lease: Delivery, held_seconds: float) -> Facts:

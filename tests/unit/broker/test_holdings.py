@@ -122,3 +122,11 @@ async def test_leases_of_which_nothing_is_heard_any_more_are_forgotten() -> None
     assert len(holdings) == 2
     holdings.forget(seconds=-1)
     assert len(holdings) == 0
+
+
+async def test_what_is_forgotten_is_not_given_back_either() -> None:
+    holdings, stream = held(1, 2)
+
+    holdings.forget(seconds=-1)
+
+    assert stream.unreceived == {}
