@@ -348,10 +348,11 @@ class PolicyBodies:
 
     async def of(self, session: Session, policy_ids: set[int]) -> dict[int, str]:
         """Policy texts (canonical JSON) by number. Raises Unavailable."""
-        missing = policy_ids - self._bodies.keys()
-        if missing:
+        known = {policy_id: self._bodies[policy_id] for policy_id in policy_ids if policy_id in self._bodies}
+        if missing := policy_ids - known.keys():
+            read: dict[int, str] = dict(await session.rows(_POLICY_BODIES, (Int4s(missing),)))
             if len(self._bodies) > _KNOWN_LIMIT:
                 self._bodies.clear()
-                missing = policy_ids
-            self._bodies.update(await session.rows(_POLICY_BODIES, (Int4s(missing),)))
-        return self._bodies
+            self._bodies.update(read)
+            known |= read
+        return known
