@@ -133,9 +133,9 @@ FROM moved m CROSS JOIN t
 LEFT JOIN LATERAL (SELECT lease_id FROM cancellation WHERE cancellation.lease_id = m.lease_id OFFSET 0) c ON true
 """
 
-# How leases that are gone have ended: the events that ended them, the verdict of a failure included.
+# How leases that are gone have ended: the events that ended them, with the verdict of a failure, and without a result, which may be large.
 _SPENT = """
-SELECT lease_id, kind, detail FROM event_log
+SELECT lease_id, kind, CASE WHEN kind IN (5, 6) THEN detail END FROM event_log
 WHERE job_id = ANY(%b::int8[]) AND job_id BETWEEN %b::int8 AND %b::int8
   AND lease_id = ANY(%b::int8[]) AND kind IN (3, 4, 5, 6, 7) ORDER BY event_id
 """
@@ -204,7 +204,7 @@ class ExtendedLease(NamedTuple):
 
 
 class SpentLease(NamedTuple):
-    """One event that ended a lease: its kind (`EventKind`) and detail."""
+    """One event that ended a lease: its kind (`EventKind`), and where that is a failure's its detail, the verdict."""
 
     lease_id: int
     kind: int

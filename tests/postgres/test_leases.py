@@ -20,6 +20,7 @@ from broker.lifecycle.tokens import LeaseRef
 from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store import finish
+from broker.store.events import EventKind
 from broker.store.grant import Lane, floor_seconds_ago, grant
 from broker.store.session import Session
 from broker.store.sweep import expired
@@ -293,6 +294,17 @@ async def test_locked_jobs_are_passed_over_and_others_taken(
 
     await other.close()
     assert [lease.job_id for lease in granted] == [second.job_id]
+
+
+async def test_how_a_lease_was_completed_is_told_without_its_result(
+    lifecycle: Lifecycle, session: Session, lease: Grant
+) -> None:
+    await lifecycle.complete([Result(ref(lease), json.dumps("large"))])
+
+    spent = await finish.spent(session, [(lease.job_id, lease.lease_id)])
+
+    ended = finish.SpentLease(lease.lease_id, EventKind.ACTION_COMPLETED, None)
+    assert spent == {lease.lease_id: [ended]}
 
 
 async def test_what_is_remembered_of_a_lease_is_what_the_database_knows_of_it(
