@@ -15,7 +15,7 @@ from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Takers
 from broker.store.promote import Offer, Promoted, promote
 from broker.store.session import Session
-from broker.store.sweep import expired
+from broker.store.sweep import Place, expired
 
 _log = logging.getLogger(__name__)
 
@@ -164,17 +164,14 @@ class Reaper:
 
     async def __call__(self) -> float | None:
         """Ends what has expired; the seconds until the next lease might. Raises Unavailable."""
-        floor = self._floors.next()
-        seen: set[int] = set()
+        behind = Place(self._floors.next())
         while True:
-            found = await expired(self._session, floor, _BATCH)
-            # What is still there from the look before is being ended elsewhere: it must not hide what lies behind it.
-            new = [lease_id for lease_id in found.lease_ids if lease_id not in seen]
-            if new:
-                await self._expire(new)
-            if len(found.lease_ids) < _BATCH or not new:
+            # What is left of the look before, as it is being ended elsewhere, is passed over: it must not hide what lies behind it.
+            found = await expired(self._session, behind, _BATCH)
+            if found.lease_ids:
+                await self._expire(found.lease_ids)
+            if len(found.lease_ids) < _BATCH:
                 break
-            seen.update(new)
-            floor = found.next_page
+            behind = found.last
         self._floors.swept(found.next.floor)
         return found.next.seconds

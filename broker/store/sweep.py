@@ -12,13 +12,14 @@ from broker.store.session import STATEMENT_TIMEOUT_SECONDS, Session
 # Nothing commits later than a statement may run, so a floor twice as far back passes over nothing.
 FLOOR_SECONDS = 2.0 * STATEMENT_TIMEOUT_SECONDS
 
-# Leases that have expired, longest first, each with the floor behind which those are found that expired with it or later. The last row:
-# how long until the first that has not expired yet, and how far the floor may be raised.
+# Leases that have expired, longest first; of those that one statement has granted or prolonged many may expire at the same instant.
+# The last row: how long until the first that has not expired yet, and how far the floor may be raised.
 _EXPIRED = """
 WITH t AS MATERIALIZED (SELECT noetl.clock() AS now)
-SELECT lease_id, NULL::float8, expires_at - interval '1 microsecond' FROM (
-  SELECT lease_id, expires_at FROM lease WHERE expires_at <= (SELECT now FROM t) AND expires_at > %b::timestamptz
-  ORDER BY expires_at LIMIT %b::int4) l
+SELECT lease_id, NULL::float8, expires_at FROM (
+  SELECT lease_id, expires_at FROM lease
+  WHERE expires_at <= (SELECT now FROM t) AND (expires_at, lease_id) > (%b::timestamptz, %b::int8)
+  ORDER BY expires_at, lease_id LIMIT %b::int4) l
 UNION ALL
 SELECT NULL,
   extract(epoch FROM (SELECT expires_at FROM lease WHERE expires_at > (SELECT now FROM t) ORDER BY expires_at LIMIT 1)
@@ -34,15 +35,23 @@ class Next(NamedTuple):
     floor: datetime
 
 
+class Place(NamedTuple):
+    """Where a look begins: behind the lease of this id among those that expire at that instant."""
+
+    expires_at: datetime
+    lease_id: int = 0
+
+
 class Expired(NamedTuple):
     """Leases that have expired."""
 
     lease_ids: list[int]
-    next_page: datetime  # the floor of the same sweep's next look, where there may be more
+    last: Place  # where the same sweep's next look begins, where there may be more
     next: Next
 
 
-async def expired(session: Session, floor: datetime, limit: int) -> Expired:
-    """Leases behind the floor that have expired, longest first, at most `limit`. Changes nothing. Raises Unavailable."""
-    *rows, last = await session.rows(_EXPIRED, (floor, limit, FLOOR_SECONDS))
-    return Expired([row[0] for row in rows], rows[-1][2] if rows else floor, Next(*last[1:]))
+async def expired(session: Session, behind: Place, limit: int) -> Expired:
+    """Leases behind a place that have expired, longest first, at most `limit`. Changes nothing. Raises Unavailable."""
+    *rows, last = await session.rows(_EXPIRED, (*behind, limit, FLOOR_SECONDS))
+    found = [row[0] for row in rows]
+    return Expired(found, Place(rows[-1][2], found[-1]) if rows else behind, Next(*last[1:]))

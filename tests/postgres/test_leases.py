@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker import timers
 from broker.dispatcher.holdings import Holdings
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import Unavailable
@@ -23,7 +24,8 @@ from broker.store import finish
 from broker.store.events import EventKind
 from broker.store.grant import Lane, floor_seconds_ago, grant
 from broker.store.session import Session
-from broker.store.sweep import expired
+from broker.store.sweep import Place, expired
+from broker.timers import Reaper
 from tests.contract.playbooks.catalog import ONE_STEP, PATH
 from tests.contract.tables import Tables
 from tests.contract.waiting import eventually
@@ -71,7 +73,7 @@ async def test_the_sweep_checks_expiry_again_in_the_statement_that_takes_the_lea
     lifecycle: Lifecycle, session: Session, lease: Grant, move_clock: MoveClock, database_url: str
 ) -> None:
     await move_clock(31)
-    assert (await expired(session, BEGINNING, 10)).lease_ids == [lease.lease_id]
+    assert (await expired(session, Place(BEGINNING), 10)).lease_ids == [lease.lease_id]
     await lifecycle.extend(Heartbeat([ref(lease)], [None], 30.0))
 
     await lifecycle.expire([lease.lease_id])
@@ -93,6 +95,25 @@ async def test_an_expiry_that_comes_after_another_verb_changes_nothing(
         "action_started",
         "action_completed",
     ]
+
+
+async def test_leases_that_expired_at_one_instant_and_are_left_to_others_hide_none_behind_them(
+    lifecycle: Lifecycle, session: Session, move_clock: MoveClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "_BATCH", 2)
+    await lifecycle.enqueue([NewJob("q", "task", "{}")] * 4)
+    together = await grant(session, [Lane("q", 0, 0, 3, 0)], [1] * 3, [Taker(1, "worker", 30.0)])
+    later = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 40.0)])
+    assert len({lease.expires_at for lease in together}) == 1
+    await move_clock(60)
+    found: list[int] = []
+
+    async def leave(lease_ids: list[int]) -> None:
+        found.extend(lease_ids)
+
+    await Reaper(session, leave)()
+
+    assert found == [lease.lease_id for lease in together + later]
 
 
 async def test_two_sweeps_that_meet_expire_a_lease_once(

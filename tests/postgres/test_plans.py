@@ -187,7 +187,7 @@ async def _promote_and_take(session: Session) -> None:
 
 
 async def _expired(session: Session) -> None:
-    await sweep.expired(session, BEGINNING, 1000)
+    await sweep.expired(session, sweep.Place(BEGINNING), 1000)
 
 
 async def _playbook(session: Session) -> None:
