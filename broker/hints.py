@@ -171,8 +171,10 @@ class Speaker:
         return hint
 
     async def _looks_alone(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        if now >= self._looked_until:
-            self._alone = await is_alone(self._session, self.broker_id)
-            self._looked_until = now + _LOOK_HOLDS_SECONDS
+        now, looked_until = asyncio.get_running_loop().time(), self._looked_until
+        if now >= looked_until:
+            alone = await is_alone(self._session, self.broker_id)
+            # One that was heard meanwhile may have come after the look.
+            if self._looked_until == looked_until:
+                self._alone, self._looked_until = alone, now + _LOOK_HOLDS_SECONDS
         return self._alone

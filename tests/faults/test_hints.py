@@ -1,5 +1,6 @@
 """Brokers of one database tell each other what they have seen: here they look for themselves so seldom that only a hint can explain it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,8 +12,8 @@ from reprise.v1 import broker_service_pb2 as broker_pb
 
 from broker.config import BrokerConfig
 from broker.dispatcher import dispatcher, lookout
-from broker.hints import from_text
-from broker.job import NewJob
+from broker.hints import Hint, Speaker, from_text, to_text
+from broker.job import Arrival, NewJob
 from broker.lifecycle import Lifecycle, Signals
 from broker.server import running
 from broker.store.hints import name_of
@@ -170,6 +171,24 @@ async def test_many_commits_of_one_interval_are_told_in_one_hint(
     hint = from_text(said[0])
     assert hint is not None
     assert {arrival.queue for arrival in hint.arrivals} == {f"queue-{number}" for number in range(QUEUES)}
+
+
+async def test_a_broker_that_was_heard_during_the_look_whether_there_is_any_is_told(
+    database_url: str,
+) -> None:
+    speaker = Speaker(database_url, wanted=set, promises=lambda _: False)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener:
+        await listener.execute("LISTEN reprise_hint")
+        speaker.arrived([Arrival("q", 0, 7, None)])
+        speaking = asyncio.create_task(speaker.run())
+        await asyncio.sleep(0)
+
+        speaker.hear(to_text(Hint("another")))
+
+        said = [notice.payload async for notice in listener.notifies(timeout=PATIENCE_SECONDS, stop_after=1)]
+    speaking.cancel()
+    await speaker.close()
+    assert [from_text(text) for text in said] == [Hint(speaker.broker_id, (Arrival("q", 0, 7, None),))]
 
 
 async def test_a_broker_that_was_told_nothing_finds_jobs_by_looking(
