@@ -56,6 +56,16 @@ class Executions:
 
         Raises NotFound, AlreadyExists when the key stands for another start of the path, Unavailable.
         """
+        return await self._turns.carry_through(self._start(path, version, given, key))
+
+    async def cancel(self, execution_id: int, reason: str) -> None:
+        """Cancels a running execution: what waits is dead at once, what runs is told to stop.
+
+        Repeated: nothing happens. Raises NotFound, WrongState when it has ended otherwise, Unavailable.
+        """
+        await self._turns.carry_through(self._cancel(execution_id, reason or "the execution was cancelled"))
+
+    async def _start(self, path: str, version: int, given: str, key: str | None) -> Started:
         arrivals: list[Arrival] = []
         async with self._turns.alone():
             newest, playbook = await self._turns.playbooks.of(self._session, path, version)
@@ -75,12 +85,7 @@ class Executions:
         self._signals.execution_changed([started])
         return Started(started, created=True)
 
-    async def cancel(self, execution_id: int, reason: str) -> None:
-        """Cancels a running execution: what waits is dead at once, what runs is told to stop.
-
-        Repeated: nothing happens. Raises NotFound, WrongState when it has ended otherwise, Unavailable.
-        """
-        why = reason or "the execution was cancelled"
+    async def _cancel(self, execution_id: int, why: str) -> None:
         async with self._turns.alone():
             execution = (await store.lock(self._session, [execution_id])).get(execution_id)
             if execution is None:

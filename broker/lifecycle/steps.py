@@ -63,7 +63,11 @@ class Steps:
 
         Raises Unavailable, LimitExceeded.
         """
-        return [outcome for portion in _portions(leases) for outcome in await self._release(portion)]
+        return [
+            outcome
+            for portion in _portions(leases)
+            for outcome in await self._turns.carry_through(self._release(portion))
+        ]
 
     async def give_back(self, grants: Sequence[Delivery]) -> None:
         """Takes back what was delivered and not received; the third time in a row is a failure.

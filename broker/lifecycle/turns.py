@@ -4,9 +4,10 @@ What two branches end in two brokers at once is thereby seen by the second. One 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from broker.errors import LimitExceeded
 from broker.lifecycle.advance import Advancer
@@ -22,6 +23,9 @@ CANCELLED = "cancelled"
 # How long a transaction may hold its executions, and how many may wait for theirs.
 _TURN_SECONDS = 20
 _MAX_WAITING = 1000
+
+
+T = TypeVar("T")
 
 
 class TurnTooLong(LimitExceeded):
@@ -58,6 +62,20 @@ class Turns:
         self._signals = signals
         self._busy = asyncio.Lock()
         self._waiting = 0
+        self._holder: asyncio.Task[Any] | None = None
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    async def carry_through(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives. From its turn on it goes on to its end though its caller is cancelled: what it commits is told as well."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._holder is not task:
+                task.cancel()
+            raise
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -69,6 +87,7 @@ class Turns:
             await self._busy.acquire()
         finally:
             self._waiting -= 1
+        self._holder = asyncio.current_task()
         try:
             async with self._at_most(_TURN_SECONDS), self.session.transaction():
                 yield
@@ -77,6 +96,7 @@ class Turns:
             self.advancer.forget()
             raise
         finally:
+            self._holder = None
             self._busy.release()
 
     @asynccontextmanager
@@ -107,5 +127,6 @@ class Turns:
         self._signals.execution_changed(turn.locked)
 
     async def close(self) -> None:
-        """Closes the session."""
+        """Returns when what has begun is done."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         await self.session.close()
