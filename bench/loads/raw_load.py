@@ -64,7 +64,7 @@ class Lanes:
     async def lease(self, count: int) -> list[int]:
         """Leases at most `count` jobs by one statement; their lease ids."""
         slots = [self._takers[number % len(self._takers)].stream for number in range(count)]
-        granted = await grant(
+        granted, _ = await grant(
             self._sessions[1], [Lane(self._queue, _PRIORITY, self._floor, count, 0)], slots, self._takers
         )
         self._floor = max((lease.seq for lease in granted), default=self._floor)

@@ -20,7 +20,7 @@ from broker.errors import LimitExceeded, Unavailable
 from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
-from broker.store.grant import grant
+from broker.store.grant import Granted, grant
 from broker.store.promote import Offer
 from broker.store.session import Session
 
@@ -292,24 +292,30 @@ class Dispatcher:
             busy_seconds=process_time() - cpu_before,
         )
         self._land(plan, planned, granted, alone=alone)
-        self._deliver(granted, credit)
+        self._deliver(granted.leases, credit)
 
-    def _land(
-        self, plan: Plan, planned: Mapping[str, QueueLanes], granted: Sequence[Grant], *, alone: bool
-    ) -> None:
+    def _land(self, plan: Plan, planned: Mapping[str, QueueLanes], granted: Granted, *, alone: bool) -> None:
         """The statement of a plan is back: notes what is left in its queues."""
         counts: Counter[str] = Counter()
-        for (queue, priority), lane in groupby(granted, key=attrgetter("queue", "priority")):
+        for (queue, priority), lane in groupby(granted.leases, key=attrgetter("queue", "priority")):
             seqs = [lease.seq for lease in lane]
             planned[queue].floors[priority].leased(seqs[-1])
             counts[queue] += len(seqs)
+        chosen = counts
+        if granted.chosen:
+            # What another broker took, or is about to, is passed over: chosen again at once, it would be taken in vain again.
+            chosen = Counter()
+            for queue, priority, seq, jobs in granted.chosen:
+                planned[queue].floors[priority].leased(seq)
+                chosen[queue] += jobs
         for share in plan.shares:
             missing = share.quota
             for queue in share.queues:
-                missing -= counts[queue]
-                exhausted, filled = missing > 0, counts[queue] == share.quota > 1
+                missing -= chosen[queue]
+                exhausted, filled = missing > 0, chosen[queue] == share.quota > 1
                 lanes = planned[queue]
-                lanes.land(self._lookout.settled, taken=counts[queue], exhausted=exhausted, alone=alone)
+                taken = counts[queue] if counts[queue] == chosen[queue] else None
+                lanes.land(self._lookout.settled, taken=taken, exhausted=exhausted, alone=alone)
                 if exhausted or filled:
                     lanes.filled_a_share = filled and lanes.may_have_jobs
 

@@ -137,16 +137,20 @@ class QueueLanes:
         self.covered = covered
         self.claimed, self.waiting = self.waiting, 0
 
-    def land(self, settled: int, *, taken: int, exhausted: bool, alone: bool = False) -> None:
-        """The statement is back; `exhausted`: what it has taken is all that there was; `alone`: no other broker puts jobs in."""
+    def land(self, settled: int, *, taken: int | None, exhausted: bool, alone: bool = False) -> None:
+        """The statement is back; `taken`: how many jobs, None where others of those it saw are being taken by another broker.
+
+        `exhausted`: it saw all that there was; `alone`: no other broker puts jobs in.
+        """
         self.in_flight = self.covered = False
         for floor in self.floors.values():
             floor.landed(exhausted=exhausted, settled=settled)
         left: int | None = 0
         if not exhausted:
             # As many as were known to wait may be others, of which another broker has not told yet.
+            claimed = self.claimed
             left = (
-                None if self.claimed is None or self.claimed < taken + (not alone) else self.claimed - taken
+                None if taken is None or claimed is None or claimed < taken + (not alone) else claimed - taken
             )
         self.waiting = None if self.waiting is None or left is None else self.waiting + left
         if left != 0:

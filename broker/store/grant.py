@@ -75,7 +75,8 @@ ordered AS (
 )"""
 
 # Of several lanes. Places are chosen without a lock and then locked by ctid: locked as they are found, a second broker would pass over
-# whole lanes. Queues with the same first slot are a share: the n-th of its jobs, in the order of its queues, goes to the n-th slot from
+# whole lanes. So what another broker is just taking is chosen in vain: not to be mistaken for empty, the lanes say then what was chosen of
+# them (_CHOSEN). Queues with the same first slot are a share: the n-th of its jobs, in the order of its queues, goes to the n-th slot from
 # there.
 _FROM_LANES = """
 wanted AS MATERIALIZED (
@@ -104,6 +105,13 @@ ordered AS (
     FROM taken JOIN (SELECT DISTINCT queue, first_slot, rank FROM wanted) f USING (queue)) n
 )"""
 
+# Behind the leases, where fewer were taken than chosen: how many were chosen of each lane (`job_id`), and up to which seq.
+_CHOSEN = """
+SELECT NULL, NULL, count(*), max(seq), NULL, NULL, NULL, NULL, priority, queue,
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM found JOIN chosen USING (place) WHERE (SELECT count(*) FROM chosen) > (SELECT count(*) FROM taken) GROUP BY queue, priority
+"""
+
 # Jobs that have failed no more often have their failures read together, for a third of the time of looking for the last one of each
 # (measured 2026-11); of others that would be too many.
 _FEW_FAILURES = 8
@@ -123,7 +131,7 @@ def grant_statement(taken: str, *, oldest: str = "%b::int8", more: str = "") -> 
 
 
 _GRANT_FROM_ONE_LANE = grant_statement(_FROM_ONE_LANE)
-_GRANT_FROM_LANES = grant_statement(_FROM_LANES)
+_GRANT_FROM_LANES = grant_statement(_FROM_LANES, more=_CHOSEN)
 
 # Priorities with jobs, of queues, in the gaps between the priorities already known, and whether a lane that is known has some behind its
 # floor: none is read from its head.
@@ -167,10 +175,27 @@ class Lane(NamedTuple):
     rank: int = 0
 
 
+class Chosen(NamedTuple):
+    """What a statement was to take from one lane: so many jobs, all that it saw up to `seq`."""
+
+    queue: str
+    priority: int
+    seq: int
+    jobs: int
+
+
+class Granted(NamedTuple):
+    """The leases, in the order of slots, queue, priority and age."""
+
+    leases: list[Grant]
+    chosen: Sequence[Chosen] = ()
+    """By lane, where another broker took some of it first or is about to; empty where all that was chosen was leased."""
+
+
 async def grant(
     session: Session, lanes: Sequence[Lane], slots: Sequence[int], takers: Sequence[Taker]
-) -> list[Grant]:
-    """The leases granted, in the order of slots, queue, priority and age; committed. `slots[i]` is the taker's number. Raises Unavailable.
+) -> Granted:
+    """What was leased; committed. `slots[i]` is the taker's number. Raises Unavailable.
 
     Bodies are looked for from an hour before the lowest floor on; where a job is older than that, as after a long delay, everywhere.
     """
@@ -178,7 +203,11 @@ async def grant(
     oldest = min(lane.floor for lane in lanes) - REACH
     near = oldest if oldest > 0 else None
     rows = await run_grant(session, statement, wanted, slots, takers, near=near, everywhere=0)
-    return sorted(map(Grant._make, rows), key=BY_PLACE)
+    chosen: list[Chosen] = []
+    while rows and rows[-1][0] is None:
+        lane = Grant._make(rows.pop())
+        chosen.append(Chosen(lane.queue, lane.priority, lane.seq, lane.job_id))
+    return Granted(sorted(map(Grant._make, rows), key=BY_PLACE), chosen)
 
 
 async def run_grant(

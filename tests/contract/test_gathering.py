@@ -35,7 +35,7 @@ def statements(monkeypatch: pytest.MonkeyPatch, move_timers: MoveTimers) -> list
         began_at = asyncio.get_running_loop().time()
         granted = await grant(*arguments)
         took_at_least = asyncio.get_running_loop().time() - began_at
-        counts.append(len(granted))
+        counts.append(len(granted.leases))
         return granted
 
     def pause_after(*, slots: int, most: int, took_seconds: float, busy_seconds: float) -> float:

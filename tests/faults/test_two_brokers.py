@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+import psycopg
 import pytest
 
 from broker.config import BrokerConfig
@@ -20,6 +21,8 @@ from tests.fixtures_database import MoveClock
 
 JOBS = 4000
 STREAMS = 3
+BACKLOG = 1000
+LONG_SECONDS = 100.0  # more than a broker looks back but by a full rewind
 
 
 @pytest.fixture
@@ -138,11 +141,13 @@ async def test_a_lease_prolonged_at_one_broker_survives_the_break_of_its_stream_
     assert await there.complete(kept.lease_token) == OK
 
 
+@pytest.mark.parametrize("priorities", [1, 2])
 async def test_no_job_is_leased_twice_and_none_is_left_when_both_are_busy(
-    clients: list[Client], tables: Tables
+    clients: list[Client], tables: Tables, move_clock: MoveClock, priorities: int
 ) -> None:
     for _ in range(JOBS // 1000):
-        await clients[0].enqueue_all(*(new_job() for _ in range(1000)))
+        await clients[0].enqueue_all(*(new_job(priority=number % priorities) for number in range(1000)))
+    await move_clock(LONG_SECONDS)
 
     async with AsyncExitStack() as stack:
         streams = [
@@ -167,6 +172,22 @@ async def test_no_job_is_leased_twice_and_none_is_left_when_both_are_busy(
     assert started == []
 
 
+@pytest.mark.parametrize("priorities", [1, 2])
+@pytest.mark.parametrize("taken", [BACKLOG // 2 - 200, BACKLOG // 2, BACKLOG - 100])
+async def test_what_another_broker_is_about_to_take_holds_up_nothing_behind_it(
+    clients: list[Client], tables: Tables, move_clock: MoveClock, priorities: int, taken: int
+) -> None:
+    client, _ = clients
+    jobs = [new_job(priority=number % priorities) for number in range(BACKLOG)]
+    await client.enqueue_all(*jobs)
+    await move_clock(LONG_SECONDS)
+
+    async with _taking(tables, taken), client.stream(BACKLOG) as stream:
+        leases = await stream.leases(BACKLOG - taken)
+
+    assert len({lease.job_id for lease in leases}) == BACKLOG - taken
+
+
 async def test_an_expired_lease_is_decided_once(
     clients: list[Client], tables: Tables, move_clock: MoveClock
 ) -> None:
@@ -186,6 +207,18 @@ async def test_an_expired_lease_is_decided_once(
             "action_retry",
         ]
     assert await tables.value("SELECT count(*) FROM noetl.event WHERE event_type = 'action_error'") == 50
+
+
+@asynccontextmanager
+async def _taking(tables: Tables, count: int) -> AsyncIterator[psycopg.AsyncConnection]:
+    """Inside the block the first jobs that wait are taken, but not yet committed, as by a statement of another broker."""
+    async with await psycopg.AsyncConnection.connect(tables.database_url) as connection:
+        await connection.execute(
+            """DELETE FROM noetl.ready WHERE job_id = ANY(ARRAY(
+              SELECT job_id FROM noetl.ready ORDER BY priority DESC, seq LIMIT %s))""",
+            (count,),
+        )
+        yield connection
 
 
 async def _count(tables: Tables, table: str, count: int) -> bool:

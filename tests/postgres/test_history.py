@@ -23,7 +23,7 @@ POLICY = RetryPolicy(max_attempts=3)
 async def lease(lifecycle: Lifecycle, session: Session) -> Grant:
     """The first attempt of a job that may have three."""
     await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(POLICY), max_attempts=3)])
-    (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    (granted,), _ = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
     return granted
 
 

@@ -22,7 +22,7 @@ from broker.policy.decision import Failure
 from broker.policy.retry_policy import RetryPolicy, to_json
 from broker.store import finish
 from broker.store.events import EventKind
-from broker.store.grant import Lane, floor_seconds_ago, grant
+from broker.store.grant import Chosen, Lane, floor_seconds_ago, grant
 from broker.store.session import Session
 from broker.store.sweep import Place, expired
 from broker.timers import Reaper
@@ -38,7 +38,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 async def lease(lifecycle: Lifecycle, session: Session) -> Grant:
     """A lease of 30 s on a job of three attempts."""
     await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(RetryPolicy()), max_attempts=3)])
-    (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    (granted,), _ = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
     return granted
 
 
@@ -149,7 +149,7 @@ async def test_a_lease_without_the_means_to_prolong_it_ends_when_its_attempt_mus
 ) -> None:
     await lifecycle.enqueue([NewJob("q", "task", "{}", attempt_timeout_seconds=5.0)])
 
-    (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    (granted,), _ = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
 
     lasts = await session.row("SELECT extract(epoch FROM expires_at - noetl.clock())::float8 FROM lease")
     assert lasts is not None
@@ -166,7 +166,7 @@ async def test_a_lease_brings_the_last_failure_however_many_there_were_and_whoev
     brought: list[str | None] = []
 
     for number in range(12):
-        (granted,) = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+        (granted,), _ = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
         brought.append(granted.last_failure)
         await lifecycle.fail([FailedResult(ref(granted), Reported(Failure(f"failure {number}", "Boom")))])
         if apart == "all" or (apart == "odd" and number % 2):
@@ -182,7 +182,8 @@ async def test_as_many_deliveries_go_back_as_a_stream_had(lifecycle: Lifecycle, 
     for _ in range(3):
         await lifecycle.enqueue([NewJob("q", "task", "{}")] * 1000)
     deliveries: list[Delivery] = []
-    while granted := await grant(session, [Lane("q", 0, 0, 500, 0)], [1] * 500, [Taker(1, "worker", 30.0)]):
+    wanted = [Lane("q", 0, 0, 500, 0)], [1] * 500, [Taker(1, "worker", 30.0)]
+    while granted := (await grant(session, *wanted)).leases:
         deliveries += deliveries_of(granted)
 
     await lifecycle.give_back(deliveries)
@@ -240,8 +241,10 @@ async def test_what_lies_behind_the_floor_is_not_looked_at(lifecycle: Lifecycle,
     await lifecycle.enqueue([NewJob("q", "task", "{}")])
     ahead = await floor_seconds_ago(session, -60)
 
-    assert await grant(session, [Lane("q", 0, ahead, 1, 0)], [1], [Taker(1, "worker", 30.0)]) == []
-    assert len(await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])) == 1
+    ahead_of_it = await grant(session, [Lane("q", 0, ahead, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+    before_it = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+
+    assert [len(granted.leases) for granted in (ahead_of_it, before_it)] == [0, 1]
 
 
 async def test_a_job_much_older_than_its_place_in_the_lane_is_leased_with_the_others(
@@ -252,7 +255,7 @@ async def test_a_job_much_older_than_its_place_in_the_lane_is_leased_with_the_ot
     await lifecycle.enqueue([NewJob("q", "task", '{"fresh": true}')])
     floor = await floor_seconds_ago(session, 60)
 
-    granted = await grant(session, [Lane("q", 0, floor, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+    granted, _ = await grant(session, [Lane("q", 0, floor, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
 
     assert [(lease.job_id == leased.job_id, leased.input) for leased in granted] == [
         (True, "{}"),
@@ -269,7 +272,7 @@ async def test_the_leases_of_one_statement_go_to_their_slots_in_order(
     takers = [Taker(7, "seven", 10.0), Taker(8, "eight", 20.0)]
     lanes = [Lane("a", 0, 0, 2, 0), Lane("a", 1, 0, 2, 0), Lane("b", 0, 0, 2, 2)]
 
-    granted = await grant(session, lanes, [7, 8, 8, 7], takers)
+    granted, _ = await grant(session, lanes, [7, 8, 8, 7], takers)
 
     assert [(lease.queue, lease.priority, lease.stream) for lease in granted] == [
         ("a", 1, 7),
@@ -294,7 +297,7 @@ async def test_queues_of_one_share_are_taken_in_their_order_and_no_more_than_its
     lanes = [Lane("first", 0, 0, 3, 0, 0), Lane("first", 1, 0, 3, 0, 0)]
     lanes += [Lane("later", 9, 0, 3, 0, 1), Lane("later", 0, 0, 3, 0, 1)]
 
-    granted = await grant(session, lanes, [7, 8, 7], [Taker(7, "seven", 10.0), Taker(8, "eight", 10.0)])
+    granted, _ = await grant(session, lanes, [7, 8, 7], [Taker(7, "seven", 10.0), Taker(8, "eight", 10.0)])
 
     assert [(lease.queue, lease.priority, lease.stream) for lease in granted] == [
         ("first", 1, 7),
@@ -311,7 +314,7 @@ async def test_locked_jobs_are_passed_over_and_others_taken(
     async with other.transaction():
         await other.rows("SELECT FROM noetl.ready WHERE job_id = %b FOR UPDATE", (first.job_id,))
 
-        granted = await grant(session, [Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+        granted, _ = await grant(session, [Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
 
     await other.close()
     assert [lease.job_id for lease in granted] == [second.job_id]
@@ -328,13 +331,35 @@ async def test_how_a_lease_was_completed_is_told_without_its_result(
     assert spent == {lease.lease_id: [ended]}
 
 
+@pytest.mark.parametrize("held", [0, 1, 3, 4])
+async def test_a_statement_of_several_lanes_tells_what_it_chose_where_another_one_holds_some_of_it(
+    lifecycle: Lifecycle, session: Session, database_url: str, held: int
+) -> None:
+    jobs = [NewJob("q", "task", "{}", priority) for priority in (5, 5, 5, 0, 0)]
+    ids = [job.job_id for job in await lifecycle.enqueue(jobs)]
+    *_, last_of_the_first, _, last = await session.rows("SELECT seq FROM ready ORDER BY priority DESC, seq")
+    other = Session(database_url)
+    async with other.transaction():
+        await other.rows("SELECT FROM noetl.ready WHERE job_id = ANY(%b) FOR UPDATE", (ids[:held],))
+
+        leases, chosen = await grant(
+            session, [Lane("q", 0, 0, 4, 0), Lane("q", 5, 0, 4, 0)], [1] * 4, [Taker(1, "worker", 30.0)]
+        )
+
+    await other.close()
+    assert [lease.job_id for lease in leases] == ids[held:4]
+    seqs = {5: last_of_the_first[0], 0: last[0] - 1}
+    told = [Chosen("q", 5, seqs[5], 3), Chosen("q", 0, seqs[0], 1)]
+    assert sorted(chosen, key=lambda lane: -lane.priority) == (told if held else [])
+
+
 async def test_what_is_remembered_of_a_lease_is_what_the_database_knows_of_it(
     lifecycle: Lifecycle, session: Session, move_clock: MoveClock
 ) -> None:
     policy = to_json(RetryPolicy())
     await lifecycle.enqueue([NewJob("q", "task", "{}", 5, policy, 3), NewJob("q", "other", "{}")])
     await move_clock(90)
-    granted = await grant(
+    granted, _ = await grant(
         session, [Lane("q", 5, 0, 2, 0), Lane("q", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)]
     )
     holdings = Holdings()
@@ -405,7 +430,7 @@ async def test_events_of_failures_of_one_statement_have_ids_of_their_own(
     lifecycle: Lifecycle, session: Session
 ) -> None:
     await lifecycle.enqueue([NewJob("q", "task", "{}", policy=to_json(RetryPolicy()), max_attempts=3)] * 6)
-    leases = await grant(session, [Lane("q", 0, 0, 6, 0)], [1] * 6, [Taker(1, "worker", 30.0)])
+    leases, _ = await grant(session, [Lane("q", 0, 0, 6, 0)], [1] * 6, [Taker(1, "worker", 30.0)])
 
     delays: list[float | None] = [None, 0.0, 5.0] * 2
     await finish.fail(

@@ -52,7 +52,7 @@ class Life:
 
     async def lease(self, queue: str = "q") -> Grant:
         """The lease of the first job of a queue."""
-        (granted,) = await grant(self.session, [Lane(queue, 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
+        (granted,), _ = await grant(self.session, [Lane(queue, 0, 0, 1, 0)], [1], [Taker(1, "worker", 30.0)])
         return granted
 
     async def complete(self, lease: Grant) -> Outcome:

@@ -256,6 +256,15 @@ def test_where_a_statement_took_as_many_as_it_could_there_may_be_others_than_the
     assert (queue.waiting, queue.promises) == (None, True)
 
 
+def test_how_many_wait_cannot_be_told_where_another_broker_takes_some_at_the_same_time() -> None:
+    queue = arrived(looked_at(), 10)
+    queue.depart(covered=False)
+
+    queue.land(0, taken=None, exhausted=False, alone=True)
+
+    assert (queue.waiting, queue.promises) == (None, True)
+
+
 def test_a_queue_of_which_a_statement_took_all_is_empty_but_for_what_has_come_in_meanwhile() -> None:
     queue = lanes(p0=0)
     queue.explored = True
