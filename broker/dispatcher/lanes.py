@@ -3,6 +3,10 @@
 A floor is the seq behind which everything was leased. Order of ids is not order of commits: what commits behind a floor is found
 because this broker's own arrivals lower it exactly, and because now and then one statement reads from further back, for what other
 brokers put in. A floor itself never sinks by that: dead entries behind it are not stepped over again and again.
+
+What another broker had locked when a statement came by is passed over, and lies behind the floor if that broker's statement fails and
+is not repeated, as when it is killed. No statement takes longer than the time between two rewinds, so what was passed over is read again
+at the first or second rewind (`reach_back`). Left to a full rewind is what is passed over again then.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +27,8 @@ class Floor:
     set_back_to: int | None = None  # where the next statement starts instead
     set_back_in_flight: int | None = None
     arrived_in_flight: int | None = None
-    highest_leased: int | None = None  # by the statement that is in flight
+    highest_leased: int | None = None  # by the statement that is in flight, or passed over by it
+    earlier: tuple[int | None, int | None] = (None, None)  # `seq` at the last rewind but one, and at the last
 
     @property
     def start(self) -> int:
@@ -48,7 +53,7 @@ class Floor:
             self.set_back_to = seq if self.set_back_to is None else min(self.set_back_to, seq)
 
     def leased(self, seq: int) -> None:
-        """Everything up to `seq` that the statement could see was leased."""
+        """Everything up to `seq` that the statement could see was leased, or is being leased by another broker."""
         self.highest_leased = seq if self.highest_leased is None else max(self.highest_leased, seq)
 
     def landed(self, *, exhausted: bool, settled: int) -> None:
@@ -176,6 +181,14 @@ class QueueLanes:
         for floor in self.floors.values():
             start = 0 if milliseconds is None else max(0, floor.seq - milliseconds * IDS_PER_MILLISECOND)
             floor.set_back(start, in_flight=self.in_flight)
+
+    def reach_back(self) -> None:
+        """Lets the next statement read from where the floors were at the call before the last one."""
+        for floor in self.floors.values():
+            before_last, last = floor.earlier
+            if before_last is not None:
+                floor.set_back(before_last, in_flight=self.in_flight)
+            floor.earlier = last, floor.seq
 
     def found_empty(self, settled: int) -> None:
         """The database had nothing where the next statement would read; unless there is news since then, none needs to read there."""

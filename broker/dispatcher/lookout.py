@@ -17,7 +17,7 @@ POLL_SECONDS = 2.0
 DEAF_POLL_SECONDS = 0.25
 # Floors are set back by this much at every poll: longer than a usual transaction of another broker takes.
 _USUAL_COMMIT_MILLISECONDS = 500
-# And by this much, twice the statement timeout, every so often; from the very beginning every so often.
+# And by this much, twice the statement timeout, every so often, no more often than that timeout; from the very beginning every so often.
 _LATEST_COMMIT_MILLISECONDS = 10_000
 _REWIND_SECONDS = 5.0
 _FULL_REWIND_SECONDS = 60.0
@@ -124,6 +124,8 @@ class Lookout:
         for name in names:
             self._look_again(name, _LATEST_COMMIT_MILLISECONDS if rewinds else _USUAL_COMMIT_MILLISECONDS)
         if rewinds:
+            for name in names:
+                self._queues[name].reach_back()
             self._rewind_some(names, now)
 
     def _poll_seconds(self, queues: int) -> float:

@@ -1,11 +1,14 @@
 """How often a broker looks for what others may have put in."""
 
 import asyncio
+import math
 
 import pytest
 
+from broker.dispatcher import lookout as lookout_module
 from broker.dispatcher.lookout import Lookout
 from broker.errors import Unavailable
+from broker.ids import IDS_PER_SECOND
 from broker.store.session import Session
 
 
@@ -40,6 +43,26 @@ async def test_a_look_that_failed_is_still_due() -> None:
     for _ in range(2):
         with pytest.raises(Unavailable):
             await lookout.look_if_due(lambda: names)
+
+
+async def test_a_rewind_reaches_back_to_where_a_lane_was_read_two_rewinds_ago(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout_module, "_REWIND_SECONDS", 0.0)
+    lookout, names = _lookout(session, 1)
+    lanes = lookout.queues["queue-0"]
+    lanes.find(0)
+    lanes.rewound_at = math.inf  # it is never its turn to be read from its head
+    starts = []
+
+    for seconds in (1, 2, 3, 4):
+        lanes.floors[0].seq = seconds * 100 * IDS_PER_SECOND
+        lookout.look_everywhere()
+        await lookout.look_if_due(lambda: names)
+        starts.append(lanes.floors[0].start // IDS_PER_SECOND)
+        lanes.floors[0].landed(exhausted=True, settled=0)
+
+    assert starts == [90, 190, 100, 200]
 
 
 def _lookout(session: Session, queues: int) -> tuple[Lookout, set[str]]:

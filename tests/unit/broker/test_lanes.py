@@ -127,6 +127,40 @@ def test_a_full_rewind_starts_at_the_head_of_every_lane() -> None:
     assert {floor.start for floor in queue.floors.values()} == {0}
 
 
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_what_was_passed_over_is_read_again_at_the_next_two_rewinds_and_not_after_them(
+    in_flight: bool,
+) -> None:
+    queue = lanes(p0=100)
+    for _ in range(2):
+        queue.reach_back()
+        land(queue.floors[0])
+    queue.floors[0].leased(900)
+    land(queue.floors[0])
+
+    starts = []
+    for _ in range(3):
+        queue.in_flight = in_flight
+        queue.reach_back()
+        if in_flight:
+            land(queue.floors[0])
+        starts.append(queue.floors[0].start)
+        land(queue.floors[0])
+
+    assert starts == [100, 100, 900]
+    assert queue.floors[0].seq == 900
+
+
+def test_a_lane_that_has_just_become_known_is_not_read_from_its_head_again() -> None:
+    queue = lanes(p0=0)
+    queue.floors[0].leased(900)
+    land(queue.floors[0])
+
+    queue.reach_back()
+
+    assert queue.floors[0].start == 900
+
+
 @pytest.mark.parametrize(
     ("news", "start"),
     [
