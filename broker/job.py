@@ -3,7 +3,7 @@
 Knows neither protobuf nor SQL. Durations are seconds as floats here, as PostgreSQL computes with them; JSON is text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
@@ -62,6 +62,18 @@ class Grant(NamedTuple):
     attempt_timeout_seconds: float | None
     dependency: str | None
     labels: str | None
+
+
+# Of a lease, whatever it carries: its names, numbers and instants, as an object in memory or as fields of a message.
+_OTHER_BYTES = 1024
+
+
+def weight_of(grants: Collection[Grant]) -> int:
+    """About how many bytes leases take, with what they carry."""
+    carried = sum(
+        len(grant.input) + len(grant.last_failure or "") + len(grant.checkpoint or "") for grant in grants
+    )
+    return carried + _OTHER_BYTES * len(grants)
 
 
 class Taker(NamedTuple):

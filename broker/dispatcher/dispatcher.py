@@ -17,7 +17,7 @@ from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, pause_after, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, Unavailable
-from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of
+from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of, weight_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
 from broker.store.grant import Granted, grant
@@ -30,7 +30,7 @@ _RETRY_SECONDS = 0.25
 _STREAMS = 20_000
 # How often leases that must have ended unheard are dropped from memory.
 _FORGET_SECONDS = 60.0
-# Bodies of one lease statement together, by what bodies weighed lately.
+# The leases of one statement together, by what leases weighed lately.
 _BYTES_PER_STATEMENT = 8 * 1024 * 1024
 _WEIGHT_OF_LATEST = 0.5
 # Before any was seen: half of what one may weigh. So the first statement takes 16, and six later ones reach the full number.
@@ -59,7 +59,7 @@ class Dispatcher:
         self._next_number = 1
         self._next_forgetting_at = 0.0  # on the loop's clock, as is the next one
         self._paused_until = 0.0
-        self._typical_bytes = _BYTES_AT_FIRST  # of one body
+        self._typical_bytes = _BYTES_AT_FIRST  # of one lease
         self._stopping = False
         self._returning: set[asyncio.Task[None]] = set()
 
@@ -100,7 +100,7 @@ class Dispatcher:
         """What waited to be sent was taken to be sent: the stream may have more."""
         if stream.is_full:
             self._wake.set()
-        stream.unsent_bytes = sum(len(lease.input) for lease in stream.outbox)
+        stream.unsent_bytes = weight_of(stream.outbox)
 
     def receive(self, stream: LeaseStream, lease_ids: Iterable[int]) -> None:
         """Leases of this stream have arrived at its client: from here on they are the worker's."""
@@ -283,6 +283,8 @@ class Dispatcher:
             for lanes in planned.values():
                 lanes.crash()
             self._deliver([], credit)
+            # It may have been too large to end in time: the next one takes half.
+            self._typical_bytes = max(self._typical_bytes, 2 * _BYTES_PER_STATEMENT / len(plan.slots))
             raise
         ended_at = loop.time()
         self._paused_until = ended_at + pause_after(
@@ -320,9 +322,8 @@ class Dispatcher:
                     lanes.filled_a_share = filled and lanes.may_have_jobs
 
     def _leases_per_statement(self) -> int:
-        """As many as fit by what bodies weighed lately, at least one."""
-        fitting = _BYTES_PER_STATEMENT / max(self._typical_bytes, 1.0)
-        return max(1, min(LEASES_PER_STATEMENT, int(fitting)))
+        """As many as fit by what leases weighed lately, at least one."""
+        return max(1, min(LEASES_PER_STATEMENT, int(_BYTES_PER_STATEMENT / self._typical_bytes)))
 
     def _deliver(self, granted: Sequence[Grant], credit: Mapping[int, int]) -> None:
         """Brings leases to their streams. `credit`: what was reserved, by stream; what is left of it is free again.
@@ -332,22 +333,24 @@ class Dispatcher:
         shares: dict[int, list[Grant]] = {}
         for lease in granted:
             shares.setdefault(lease.stream, []).append(lease)
+        total = 0
         for number, most in credit.items():
             stream = self._streams.get(number)
             leases = shares.get(number, [])
+            weight = weight_of(leases)
+            total += weight
             if stream is None:
                 self._return(deliveries_of(leases))
                 continue
             stream.free(most - len(leases))
             if leases:
-                stream.deliver(leases)
+                stream.deliver(leases, weight)
                 self.holdings.add(stream, leases)
                 self._hungry.pop(number, None)
             if stream.credits > 0:
                 self._hungry.setdefault(number, stream)
         if granted:
-            latest = sum(len(lease.input) for lease in granted) / len(granted)
-            self._typical_bytes += _WEIGHT_OF_LATEST * (latest - self._typical_bytes)
+            self._typical_bytes += _WEIGHT_OF_LATEST * (total / len(granted) - self._typical_bytes)
             self._signals.leased_for(_shortest(granted, (self._streams.get(number) for number in shares)))
             executions = {lease.execution_id for lease in granted if lease.execution_id is not None}
             self._signals.execution_changed(executions)

@@ -49,12 +49,12 @@ class LeaseStream:
         self.reserved -= credit
         self.credits += credit
 
-    def deliver(self, grants: Sequence[Grant]) -> None:
-        """Hands leases to the edge; each uses one credit that was reserved."""
+    def deliver(self, grants: Sequence[Grant], weight: int) -> None:
+        """Hands leases, of so many bytes, to the edge; each uses one credit that was reserved."""
         self.reserved -= len(grants)
         self.settled = False
         self.outbox.extend(grants)
-        self.unsent_bytes += sum(len(grant.input) for grant in grants)
+        self.unsent_bytes += weight
         self.changed.set()
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -10,6 +11,9 @@ from grpc_status import rpc_status
 from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2
 
+from broker.dispatcher import dispatcher
+from broker.errors import Unavailable
+from broker.store.grant import grant
 from tests.contract.client import AT_ONCE, INVALID, OK, Client, Refusal, new_job, retry
 from tests.contract.tables import Tables
 
@@ -49,6 +53,46 @@ async def test_before_any_body_was_seen_a_lease_statement_takes_few(client: Clie
     )
     assert of_statements[0] == (16,)
     assert sum(leases for (leases,) in of_statements) == 40
+
+
+async def test_a_lease_statement_takes_fewer_where_leases_bring_large_failures(
+    client: Client, tables: Tables
+) -> None:
+    await client.enqueue_all(*(new_job(retry=AT_ONCE) for _ in range(60)))
+    tokens = [lease.lease_token for lease in await client.poll(60)]
+    failure = job_pb2.Failure(message="boom", result_json=text_of(MIB // 2))
+    for some in (tokens[:30], tokens[30:]):
+        attempts = [pb.FailedAttempt(lease_token=token, failure=failure) for token in some]
+        await client.stub.Fail(pb.FailRequest(attempts=attempts))
+    await client.poll(4)
+
+    await client.poll(56)
+
+    of_statements = await tables.rows("SELECT count(*) FROM noetl.lease GROUP BY xmin::text")
+    assert sum(leases for (leases,) in of_statements) == 60
+    assert max(leases for (leases,) in of_statements) <= 32
+
+
+async def test_a_lease_statement_that_failed_is_repeated_for_half_of_the_leases(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def failing_for_many(*arguments: Any) -> Any:
+        _, _, slots, _ = arguments
+        asked.append(len(slots))
+        if len(slots) > 3:
+            raise Unavailable("too much")
+        return await grant(*arguments)
+
+    monkeypatch.setattr(dispatcher, "grant", failing_for_many)
+    monkeypatch.setattr(dispatcher, "_RETRY_SECONDS", 0.0)
+    await client.enqueue_all(*(new_job() for _ in range(20)))
+
+    async with client.stream(20) as stream:
+        await stream.leases(20)
+
+    assert asked[:4] == [16, 8, 4, 2]
 
 
 async def test_the_largest_possible_lease_fits_into_a_message(strict: Client, tables: Tables) -> None:
