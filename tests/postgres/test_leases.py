@@ -102,8 +102,8 @@ async def test_leases_that_expired_at_one_instant_and_are_left_to_others_hide_no
 ) -> None:
     monkeypatch.setattr(timers, "_BATCH", 2)
     await lifecycle.enqueue([NewJob("q", "task", "{}")] * 4)
-    together = await grant(session, [Lane("q", 0, 0, 3, 0)], [1] * 3, [Taker(1, "worker", 30.0)])
-    later = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 40.0)])
+    together, _ = await grant(session, [Lane("q", 0, 0, 3, 0)], [1] * 3, [Taker(1, "worker", 30.0)])
+    later, _ = await grant(session, [Lane("q", 0, 0, 1, 0)], [1], [Taker(1, "worker", 40.0)])
     assert len({lease.expires_at for lease in together}) == 1
     await move_clock(60)
     found: list[int] = []
@@ -205,7 +205,7 @@ async def test_a_connection_that_jobs_of_their_own_have_lost_holds_up_no_lease_o
     await lifecycle.executions.register(ONE_STEP)
     await lifecycle.executions.start(PATH, 0, "{}", None)
     await lifecycle.enqueue([NewJob("default", "task", "{}")])
-    granted = await grant(session, [Lane("default", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
+    granted, _ = await grant(session, [Lane("default", 0, 0, 2, 0)], [1, 1], [Taker(1, "worker", 30.0)])
     own, of_execution = sorted(granted, key=lambda lease: lease.execution_id is not None)
 
     with pytest.raises(Unavailable):
@@ -219,7 +219,9 @@ async def test_heartbeats_with_large_checkpoints_share_no_statement(
     lifecycle: Lifecycle, session: Session, tables: Tables
 ) -> None:
     await lifecycle.enqueue([NewJob("q", "task", "{}")] * 401)
-    first, *others = await grant(session, [Lane("q", 0, 0, 401, 0)], [1] * 401, [Taker(1, "worker", 30.0)])
+    (first, *others), _ = await grant(
+        session, [Lane("q", 0, 0, 401, 0)], [1] * 401, [Taker(1, "worker", 30.0)]
+    )
     checkpoint = json.dumps("x" * 64 * 1024)
 
     async with tables.leasing_held_back():
