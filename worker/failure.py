@@ -4,6 +4,7 @@ import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from math import isfinite
+from os import sep
 from typing import Any
 
 from worker.json_result import ResultNotJson, encode_result
@@ -12,6 +13,8 @@ MESSAGE_BYTES = 8 * 1024  # what the broker keeps of each (job.proto, Failure)
 STACK_TRACE_BYTES = 32 * 1024
 RESULT_BYTES = 1024 * 1024
 TYPE_CHARACTERS = 128
+
+_OUR_FOLDER = __file__.rpartition(sep)[0]  # without `executors` and `child`, whose lines belong to the step
 
 TIMEOUT = "timeout"
 CANCELLED = "cancelled"
@@ -83,9 +86,7 @@ def failure_of(error: BaseException) -> Failure:
         status_code=_status_code_of(error),
         retry_after=_retry_after_of(error),
         result_json=_result_of(error),
-        stack_trace=cut_front(
-            _traceback_of(error) if stack_trace is None else stack_trace, STACK_TRACE_BYTES
-        ),
+        stack_trace=cut_front(trace_of(error) if stack_trace is None else stack_trace, STACK_TRACE_BYTES),
     )
 
 
@@ -99,15 +100,22 @@ def cut_front(text: str, size: int) -> str:
     return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore")
 
 
+def trace_of(error: BaseException) -> str:
+    """The error's stack trace, from the first line that is not of the worker's own way to a handler or an executor.
+
+    All of it where there is no such line: then the fault is ours.
+    """
+    shown = error.__traceback__
+    while shown and shown.tb_frame.f_code.co_filename.rpartition(sep)[0] == _OUR_FOLDER:
+        shown = shown.tb_next
+    return "".join(traceback.format_exception(type(error), error, shown or error.__traceback__))
+
+
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # a __str__ of the user's may raise; its failure must still be reported
         return ""
-
-
-def _traceback_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 def _status_code_of(error: BaseException) -> int | None:

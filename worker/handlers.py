@@ -6,11 +6,10 @@ The worker's own loop runs in another thread, so that a handler which blocks nev
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from worker.failure import JobFailed
+from worker.failure import JobFailed, trace_of
 from worker.handoff import Handoff
 from worker.job import Job
 from worker.threads import Threads
@@ -106,8 +105,7 @@ class _ForeignCall:
         if isinstance(error, Exception):
             raise error
         # SystemExit would end this loop, CancelledError would look like a stop of ours.
-        trace = "".join(traceback.format_exception(error))
-        raise JobFailed(str(error), type=type(error).__name__, stack_trace=trace)
+        raise JobFailed(str(error), type=type(error).__name__, stack_trace=trace_of(error))
 
     def _set(self, value: Any, error: BaseException | None) -> None:
         self._result = value, error

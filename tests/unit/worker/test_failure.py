@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from worker import json_result
 from worker.failure import MESSAGE_BYTES, STACK_TRACE_BYTES, JobFailed, failure_of
+from worker.json_result import encode_result
 
 
 class DownstreamError(Exception):
@@ -20,6 +22,23 @@ def test_exception_brings_class_text_and_trace() -> None:
         failure = failure_of(error)
     assert (failure.type, failure.message) == ("ValueError", "bad input")
     assert 'raise ValueError("bad input")' in failure.stack_trace
+
+
+def test_frames_of_the_worker_below_the_handlers_line_stay_in_its_trace() -> None:
+    try:
+        encode_result("\0")
+    except ValueError as error:
+        failure = failure_of(error)
+    assert [f'File "{name}"' in failure.stack_trace for name in (__file__, json_result.__file__)] == [
+        True
+    ] * 2
+
+
+def test_trace_of_a_fault_of_our_own_is_whole() -> None:
+    with pytest.raises(ValueError, match="NUL") as caught:
+        encode_result("\0")
+    failure = failure_of(caught.value.with_traceback(caught.tb.tb_next))
+    assert f'File "{json_result.__file__}"' in failure.stack_trace
 
 
 def test_status_code_and_retry_after_are_read_from_the_exception() -> None:

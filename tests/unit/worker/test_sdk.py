@@ -94,6 +94,29 @@ async def test_exception_becomes_a_failure(
     assert (failure.type, failure.message, failure.status_code, failure.retry_after) == facts
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("error", [KeyError("to"), JobFailed("no"), SystemExit("gone")], ids=repr)
+async def test_stack_trace_begins_with_the_handlers_own_line(
+    listening: Listening, serve: Serve, error: BaseException, is_async: bool
+) -> None:
+    worker = Worker(listening.address)
+
+    def plain(job: Job) -> None:
+        raise error
+
+    async def coroutine(job: Job) -> None:
+        raise error
+
+    worker.handler("x")(coroutine if is_async else plain)
+    (await serve(worker)).deliver(lease("a", "x"))
+    head, first, line, *_ = (
+        await listening.peer.next(listening.peer.failed)
+    ).failure.stack_trace.splitlines()
+    assert head == "Traceback (most recent call last):"
+    assert first.startswith(f'  File "{__file__}", line ')
+    assert line.strip() == "raise error"
+
+
 async def test_result_that_is_not_json_fails_the_attempt(listening: Listening, serve: Serve) -> None:
     worker = Worker(listening.address)
     worker.handler("x")(lambda job: {1, 2})
