@@ -21,15 +21,14 @@ from worker.errors import enqueue_error_of
 from worker.failure import Failure
 from worker.lease import Enqueued, Extended, NewJob, Outcome, Reported
 from worker.lease_stream import LeaseStream
+from worker.new_jobs import new_job_messages, with_key
 from worker.repeating import repeat_until_answered
 from worker.wire import (
     decision_of,
     extended_of,
     failure_message,
-    new_job_message,
     outcome_of,
     seconds_message,
-    with_key,
 )
 
 CALL_SECONDS = 10.0  # a call that is not answered by then is made again
@@ -106,10 +105,9 @@ class Client:
 
         Repeated for up to `timeout_seconds`, which enqueues nothing twice.
 
-        Raises EnqueueRefused, KeyTaken, BrokerUnavailable or, on what else a broker may answer, EnqueueError;
-        ValueError on a `retry` that is no policy.
+        Raises EnqueueRefused, KeyTaken, BrokerUnavailable or, on what else a broker may answer, EnqueueError.
         """
-        request = pb.EnqueueRequest(jobs=[new_job_message(with_key(job)) for job in jobs])
+        request = pb.EnqueueRequest(jobs=new_job_messages([with_key(job) for job in jobs]))
         give_up_at = time.monotonic() + timeout_seconds
 
         def call() -> Awaitable[pb.EnqueueResponse]:

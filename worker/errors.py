@@ -1,7 +1,7 @@
 """What a program that enqueues must tell apart, so that it needs no gRPC of its own.
 
     EnqueueError          no job is known to be enqueued; the text says why
-      EnqueueRefused      the jobs are wrong, and stay so: `faults` has every bad field by its path
+      EnqueueRefused      the jobs are wrong, and stay so: `faults` has every bad field by its path; a ValueError, too
       KeyTaken            an idempotency key stands for another job
       BrokerUnavailable   no broker answered in time: the jobs may be enqueued or not
 
@@ -9,6 +9,7 @@ Must not decide what is repeated.
 """
 
 from collections.abc import Mapping
+from typing import Self
 
 import grpc
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
@@ -20,12 +21,21 @@ class EnqueueError(Exception):
     """The broker did not take the jobs."""
 
 
-class EnqueueRefused(EnqueueError):
-    """The jobs are not as they must be; `faults` says what is wrong with each bad field ("jobs[0].kind")."""
+class EnqueueRefused(EnqueueError, ValueError):
+    """The jobs are not as they must be; `faults` says what is wrong with each bad field ("jobs[0].kind").
+
+    What cannot even be sent is refused here, before the broker has seen the rest.
+    """
 
     def __init__(self, message: str, faults: Mapping[str, str]) -> None:
         super().__init__(message)
         self.faults = faults
+
+    @classmethod
+    def of(cls, faults: Mapping[str, str], otherwise: str = "") -> Self:
+        """The refusal that tells all faults; `otherwise` is its text where there are none."""
+        told = [f"{field}: {text}" if field else text for field, text in faults.items()]
+        return cls("; ".join(told) or otherwise, faults)
 
 
 class KeyTaken(EnqueueError):
@@ -45,8 +55,7 @@ def enqueue_error_of(error: grpc.aio.AioRpcError, broker: str, seconds: float) -
         case grpc.StatusCode.INVALID_ARGUMENT:
             found = detail_of(error, BadRequest())
             faults = {fault.field: fault.description for fault in found.field_violations} if found else {}
-            told = [f"{field}: {text}" if field else text for field, text in faults.items()]
-            return EnqueueRefused("; ".join(told) or details, faults)
+            return EnqueueRefused.of(faults, details)
         case grpc.StatusCode.ALREADY_EXISTS:
             return KeyTaken(details)
         case code:

@@ -7,11 +7,19 @@ needed.
 from json import JSONDecoder, JSONEncoder
 from typing import Any
 
+LONE_SURROGATE = "holds a lone surrogate, which is no Unicode text"
+
 
 class ResultNotJson(ValueError):
     """The value has no faithful JSON form: NaN, a NUL character, a set, an object of an unknown class, a
     cycle.
+
+    `fault` is the same without saying of what: "is not JSON: …".
     """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"result {fault}")
+        self.fault = fault
 
 
 def encode_result(value: Any) -> str:
@@ -25,11 +33,11 @@ def encode_result(value: Any) -> str:
         text = _ENCODER.encode(value)
         text.encode()
     except UnicodeEncodeError as error:
-        raise ResultNotJson("result holds a lone surrogate, which is no Unicode text") from error
+        raise ResultNotJson(LONE_SURROGATE) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise ResultNotJson(f"result is not JSON: {error}") from error
+        raise ResultNotJson(f"is not JSON: {error}") from error
     if "\\u0000" in text and _holds_nul(_DECODER.decode(text)):
-        raise ResultNotJson("result holds a NUL character, which PostgreSQL cannot store")
+        raise ResultNotJson("holds a NUL character, which PostgreSQL cannot store")
     return text
 
 

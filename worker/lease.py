@@ -87,7 +87,8 @@ class Reported:
 class NewJob:
     """A job to enqueue.
 
-    `retry` takes the forms of a playbook's: True, a number of attempts, or a mapping; None: one attempt.
+    `retry` takes the forms of a playbook's: True, a number of attempts, or a mapping, whose durations may also be timedeltas; None: one
+    attempt.
 
     `delay_seconds` is when it may first run, from now. `attempt_timeout_seconds`: the longest one attempt may
     run.

@@ -5,22 +5,17 @@ clock.
 """
 
 import json
-import uuid
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from reprise.v1 import broker_service_pb2 as pb
-from reprise.v1 import job_pb2, retry_pb2
+from reprise.v1 import job_pb2
 
 from worker.failure import Failure
 from worker.job import Job
-from worker.json_result import encode_result
-from worker.lease import Decision, Delivery, Extended, Lease, NewJob, Notice, Outcome
+from worker.lease import Decision, Delivery, Extended, Lease, Notice, Outcome
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTCOMES: Final = {
@@ -30,17 +25,6 @@ _OUTCOMES: Final = {
     pb.LEASE_OUTCOME_INVALID: Outcome.INVALID,
 }
 _NOTICES: Final = {pb.LeaseNotice.KIND_CANCELLED: Outcome.CANCELLED, pb.LeaseNotice.KIND_LOST: Outcome.LOST}
-_POLICY_KEYS: Final = (
-    *("max_attempts", "initial_delay", "backoff_multiplier", "max_delay"),
-    *("jitter", "retry_when", "stop_when"),
-)
-_JITTERS: Final = {
-    False: retry_pb2.JITTER_NONE,
-    True: retry_pb2.JITTER_FULL,
-    "none": retry_pb2.JITTER_NONE,
-    "full": retry_pb2.JITTER_FULL,
-    "equal": retry_pb2.JITTER_EQUAL,
-}
 
 
 def outcome_of(value: pb.LeaseOutcome.ValueType) -> Outcome:
@@ -92,73 +76,6 @@ def failure_message(failure: Failure) -> job_pb2.Failure:
         result_json=failure.result_json or "",
         stack_trace=_clean(failure.stack_trace),
     )
-
-
-def new_job_message(job: NewJob) -> job_pb2.NewJob:
-    """A job to enqueue.
-
-    Raises ValueError on a `retry` that is no policy, ResultNotJson on an input that is no JSON.
-    """
-    message = job_pb2.NewJob(
-        queue=job.queue,
-        kind=job.kind,
-        input_json=encode_result(dict(job.input)),
-        priority=job.priority,
-        idempotency_key=job.idempotency_key or "",
-        dependency=job.dependency,
-        labels=dict(job.labels or {}),
-        attempt_timeout=seconds_message(job.attempt_timeout_seconds),
-    )
-    if job.delay_seconds is not None:
-        message.delay.FromTimedelta(timedelta(seconds=job.delay_seconds))
-    if policy := policy_message(job.retry):
-        message.retry.CopyFrom(policy)
-    return message
-
-
-def with_key(job: NewJob) -> NewJob:
-    """The job with an idempotency key, so that repeating the call that enqueues it is safe."""
-    return job if job.idempotency_key else replace(job, idempotency_key=str(uuid.uuid4()))
-
-
-def policy_message(retry: bool | int | Mapping[str, Any] | None) -> retry_pb2.RetryPolicy | None:
-    """A policy from the forms of a playbook: True, a number of attempts, a mapping; None where there is to be
-    one attempt.
-
-    Durations are seconds or a timedelta. Raises ValueError on an unknown key; ranges are the broker's to
-    check.
-    """
-    match retry:
-        case None | False | 0:
-            return None
-        case True:
-            return retry_pb2.RetryPolicy()
-        case int():
-            return retry_pb2.RetryPolicy(max_attempts=retry)
-    fields: dict[str, Any] = {}
-    for key, value in retry.items():
-        match key:
-            case "max_attempts" | "backoff_multiplier":
-                fields[key] = value
-            case "initial_delay" | "max_delay":
-                fields[key] = (
-                    duration_message(value) if isinstance(value, timedelta) else seconds_message(value)
-                )
-            case "jitter" if value in _JITTERS:
-                fields[key] = _JITTERS[value]
-            case "retry_when" | "stop_when":
-                fields[key] = f"{{{{ {value} }}}}" if isinstance(value, bool) else value
-            case _:
-                raise ValueError(_no_part_of_a_policy(key, value))
-    return retry_pb2.RetryPolicy(**fields)
-
-
-def _no_part_of_a_policy(key: str, value: object) -> str:
-    if key == "jitter":
-        return f"retry: jitter is False, True, 'none', 'full' or 'equal', not {value!r}"
-    near = get_close_matches(str(key), _POLICY_KEYS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_POLICY_KEYS)}"
-    return f"retry: {key!r} is no part of a policy: {hint}"
 
 
 def duration_message(value: timedelta | None) -> Duration | None:

@@ -1,10 +1,8 @@
 """Calls to the broker: what is repeated, what is shared, what enqueue sends."""
 
 import asyncio
-import re
 import time
 from datetime import timedelta
-from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +15,6 @@ from worker.client import Client, enqueue
 from worker.errors import BrokerUnavailable, EnqueueRefused, KeyTaken
 from worker.failure import Failure
 from worker.lease import Outcome
-from worker.wire import policy_message
 
 
 def in_a_while() -> float:
@@ -155,6 +152,21 @@ async def test_refused_job_names_every_bad_field(client: Client, peer: Peer) -> 
     assert refused.value.faults == dict(bad)
 
 
+async def test_what_cannot_be_sent_is_refused_like_what_the_broker_refuses(
+    client: Client, peer: Peer
+) -> None:
+    with pytest.raises(EnqueueRefused) as refused:
+        await client.enqueue("charge", [1], retry={"jitter": "ful", "max_attempts": "3"})  # type: ignore[arg-type]
+
+    assert list(refused.value.faults) == [
+        "jobs[0].input",
+        "jobs[0].retry.jitter",
+        "jobs[0].retry.max_attempts",
+    ]
+    assert isinstance(refused.value, ValueError)  # as all that can be wrong with `retry` once was
+    assert peer.calls == []
+
+
 async def test_other_job_under_the_same_key_is_told_apart(client: Client, peer: Peer) -> None:
     peer.refusals.append(Refusal(grpc.StatusCode.ALREADY_EXISTS))
     with pytest.raises(KeyTaken, match="refused"):
@@ -173,33 +185,3 @@ async def test_program_without_a_loop_can_enqueue(listening: Listening) -> None:
     )
     assert enqueued.job_id == 41
     assert listening.peer.calls[0].jobs[0].queue == "billing"
-
-
-@pytest.mark.parametrize(
-    ("retry", "policy"),
-    [
-        (None, None),
-        (False, None),
-        (0, None),
-        (True, retry_pb2.RetryPolicy()),
-        (4, retry_pb2.RetryPolicy(max_attempts=4)),
-        ({}, retry_pb2.RetryPolicy()),
-        ({"max_delay": timedelta(minutes=1)}, retry_pb2.RetryPolicy(max_delay=seconds(60))),
-        ({"retry_when": True}, retry_pb2.RetryPolicy(retry_when="{{ True }}")),
-    ],
-)
-def test_retry_takes_the_forms_of_a_playbook(retry: Any, policy: retry_pb2.RetryPolicy | None) -> None:
-    assert policy_message(retry) == policy
-
-
-@pytest.mark.parametrize(
-    ("retry", "said"),
-    [
-        ({"max_attemps": 3}, "'max_attemps' is no part of a policy: did you mean 'max_attempts'?"),
-        ({"x": 3}, "'x' is no part of a policy: known are max_attempts, "),
-        ({"jitter": "some"}, "jitter is False, True, 'none', 'full' or 'equal', not 'some'"),
-    ],
-)
-def test_mistyped_policy_is_refused_by_name(retry: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        policy_message(retry)
