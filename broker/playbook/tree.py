@@ -154,7 +154,10 @@ class TreeBuilder:
         if not parent.is_mapping:
             parent.items.append(node)
         elif not parent.awaits_value:
-            self._fault(node.place, 'a key must be text; a template needs quotes around it: "{{ … }}"')
+            line, column = node.place.line, node.place.column
+            is_template = self._lines[line - 1][:column].endswith("{{")
+            hint = '; a template needs quotes around it: "{{ … }}"' if is_template else ""
+            self._fault(node.place, f"a key must be text{hint}")
             parent.key, parent.awaits_value = None, True
         else:
             self._put_value(parent, node)

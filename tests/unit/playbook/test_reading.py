@@ -128,6 +128,40 @@ def test_unquoted_template_with_a_tail_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "note: total: {{ x }}",
+        "url: {{ x }\nnext: end",
+        "a: [1, {{ x }}/y]",
+        "it's: {{ x }}/y",
+        "- {{ x }}/y",
+        'a: {b: "{{ x }}", c: {{ y }}/z}',
+    ],
+)
+def test_syntax_error_at_a_template_without_quotes_names_the_cause(text: str) -> None:
+    assert any(
+        "not valid YAML" in refusal and "a template needs quotes" in refusal for refusal in refusals(text)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'type: http\n url: "{{ x }}"',
+        "type: http\n url: '{{ it''s }}'",
+        'type: http\n url: "{{ x[\\"y\\"] }}"',
+        'a: {b: 1\nurl: "{{ x }}"',
+        'url: "{{ x }}\nnext: end',
+        "type: http\n url: http://h/{{ x }}",
+        "type: http\n url: x # {{ y }}",
+        "a: {[1]: 2}",
+    ],
+)
+def test_other_syntax_errors_are_not_blamed_on_templates(text: str) -> None:
+    assert not any("a template needs quotes" in refusal for refusal in refusals(text))
+
+
+@pytest.mark.parametrize(
     ("text", "place"),
     [
         ("a: b: c", "line 1, column 5"),
