@@ -35,23 +35,29 @@ from broker.errors import Violation
 _PLACE = re.compile(r"line (\d+), column (\d+): (.*)", re.DOTALL)
 
 
+class _NotReadable(Exception):
+    """What keeps a file from being read."""
+
+
 @click.command()
-@click.argument(
-    "files", metavar="FILE…", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False)
-)
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path())
 @click.option("--json", "json_wanted", is_flag=True, help="Print the registered playbooks as a JSON array.")
 @with_broker
 def register(broker: Broker, files: tuple[str, ...], json_wanted: bool) -> None:
     """Register playbooks from YAML files.
 
     A text that differs from the newest version of its path becomes a new version. Faults are printed one per
-    line as FILE:LINE:COLUMN: message; the other files are registered all the same.
+    line as FILE:LINE:COLUMN: message, a file that cannot be read as FILE: message; the other files are registered
+    all the same.
     """
     registered: list[RegisterPlaybookResponse] = []
     failed = False
     for file in files:
         try:
             registered.append(_register_file(broker, file))
+        except _NotReadable as error:
+            failed = True
+            note(f"{file}: {error}")
         except CallFailed as refusal:
             if not refusal.faults:
                 raise
@@ -89,10 +95,13 @@ def playbooks(broker: Broker, path: str | None, version: int | None, limit: int,
 
 
 def _register_file(broker: Broker, file: str) -> RegisterPlaybookResponse:
+    """Raises _NotReadable, CallFailed."""
     try:
         text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CallFailed([f"{file}: {error}"]) from error
+    except OSError as error:
+        raise _NotReadable(error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _NotReadable(f"is no UTF-8 text: byte {error.start} is wrong") from error
     return broker.call(broker.playbooks.RegisterPlaybook, RegisterPlaybookRequest(yaml=text))
 
 

@@ -98,13 +98,28 @@ def test_faults_of_a_playbook_are_lines_that_editors_understand(
     assert "a/b" in result.stdout, "one faulty file must not keep the others out"
 
 
-def test_file_that_is_no_text_is_refused_by_name(run: Reprise, playbook: Path) -> None:
-    playbook.write_bytes(b"\xff\xfe")
+def test_files_that_cannot_be_read_are_refused_by_name_and_keep_no_other_out(
+    peer: Peer, run: Reprise, playbook: Path, tmp_path: Path
+) -> None:
+    no_text, missing = tmp_path / "no_text.yaml", tmp_path / "missing.yaml"
+    no_text.write_bytes(b"\xff\xfe")
+    fault = BadRequest.FieldViolation(field="yaml", description="line 7, column 5: no step 'fetch'")
+    peer.answers(
+        "RegisterPlaybook",
+        refusal(INVALID_ARGUMENT, "faults", BadRequest(field_violations=[fault])),
+        RegisterPlaybookResponse(playbook=Playbook(path="a/b", version=1), created=True),
+    )
 
-    result = run("register", str(playbook))
+    result = run("register", str(missing), str(playbook), str(no_text), str(tmp_path), str(playbook))
 
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"{playbook}: ")
+    assert result.stderr.splitlines() == [
+        f"{missing}: No such file or directory",
+        f"{playbook}:7:5: no step 'fetch'",
+        f"{no_text}: is no UTF-8 text: byte 0 is wrong",
+        f"{tmp_path}: Is a directory",
+    ]
+    assert "a/b" in result.stdout
 
 
 def test_playbooks_lists_them_and_shows_the_yaml_of_one(peer: Peer, run: Reprise) -> None:
