@@ -24,6 +24,7 @@ from reprise.v1.playbook_service_pb2 import (
 
 from broker.cli import options
 from broker.cli.connection import Broker, take, with_broker
+from broker.cli.near_path import telling_near_path
 from broker.cli.output import (
     Column,
     Span,
@@ -76,9 +77,10 @@ def run(
     """Start an execution of the playbook PATH and print its id."""
     request = StartExecutionRequest(path=path, version=version or 0, idempotency_key=key or str(uuid.uuid4()))
     request.workload.update(overlay(json.loads(workload), settings))
-    if settings:
-        _note_unknown(broker, request, [path for path, _ in settings])
-    started = broker.call(broker.playbooks.StartExecution, request)
+    with telling_near_path(broker, path):
+        if settings:
+            _note_unknown(broker, request, [key for key, _ in settings])
+        started = broker.call(broker.playbooks.StartExecution, request)
     if not watch:
         print_json(as_json(started)) if json_wanted else print_line(Span(str(started.execution_id)))
         return

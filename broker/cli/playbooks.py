@@ -17,6 +17,7 @@ from reprise.v1.playbook_service_pb2 import (
 
 from broker.cli import options
 from broker.cli.connection import Broker, take, with_broker
+from broker.cli.near_path import telling_near_path
 from broker.cli.output import (
     Column,
     Span,
@@ -87,7 +88,8 @@ def playbooks(broker: Broker, path: str | None, version: int | None, limit: int,
         _list_playbooks(broker, limit, json_wanted)
         return
     request = GetPlaybookRequest(path=path, version=version or 0)
-    playbook = broker.call(broker.playbooks.GetPlaybook, request).playbook
+    with telling_near_path(broker, path):
+        playbook = broker.call(broker.playbooks.GetPlaybook, request).playbook
     if json_wanted:
         print_json(as_json(playbook))
     else:

@@ -27,12 +27,14 @@ _HINTS = {
 class CallFailed(click.ClickException):
     """A call that the broker refused or did not answer: its lines for the user, exit code 1.
 
-    `faults` are the bad fields that the broker named; empty if the error is another one.
+    `faults` are the bad fields that the broker named; empty if the error is another one. `reason` is the broker's word for the error,
+    if it gave one.
     """
 
-    def __init__(self, lines: Sequence[str], faults: Sequence[Violation] = ()) -> None:
+    def __init__(self, lines: Sequence[str], faults: Sequence[Violation] = (), reason: str = "") -> None:
         super().__init__("\n".join(lines))
         self.faults = faults
+        self.reason = reason
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Writes the lines as they are, without a word before them: a bad field's path comes first."""
@@ -41,7 +43,7 @@ class CallFailed(click.ClickException):
 
 def failure_of(error: grpc.RpcError, address: str) -> CallFailed:
     """What to tell the user of the broker at `address` about this error."""
-    return CallFailed(describe(error, address), violations(error))
+    return CallFailed(describe(error, address), violations(error), _reason(error))
 
 
 def describe(error: grpc.RpcError, address: str) -> list[str]:
@@ -63,8 +65,7 @@ def describe(error: grpc.RpcError, address: str) -> list[str]:
         case grpc.StatusCode.UNIMPLEMENTED:
             return [f"the broker at {address} does not offer this: {details}"]
         case grpc.StatusCode.NOT_FOUND:
-            info = _detail(error, ErrorInfo)
-            return [(details or "not found") + _HINTS.get(info.reason if info is not None else "", "")]
+            return [(details or "not found") + _HINTS.get(_reason(error), "")]
         case grpc.StatusCode.INTERNAL:
             return [f"the broker at {address} failed: {details or 'see its log'}"]
         case code:
@@ -82,6 +83,11 @@ def retry_delay(error: grpc.RpcError) -> float | None:
     """Seconds after which the broker asks for the same call again; None if it does not ask."""
     retry_info = _detail(error, RetryInfo)
     return None if retry_info is None else retry_info.retry_delay.ToTimedelta().total_seconds()
+
+
+def _reason(error: grpc.RpcError) -> str:
+    info = _detail(error, ErrorInfo)
+    return info.reason if info is not None else ""
 
 
 def _detail(error: grpc.RpcError, wanted: type[Detail]) -> Detail | None:

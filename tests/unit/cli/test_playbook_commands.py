@@ -7,7 +7,8 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE  # type: ignore[import-untyped]
-from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from reprise.v1.job_pb2 import JOB_STATUS_DEAD, Event, Failure
 from reprise.v1.playbook_service_pb2 import (
     EXECUTION_STATUS_CANCELLED,
@@ -133,6 +134,54 @@ def test_playbooks_lists_them_and_shows_the_yaml_of_one(peer: Peer, run: Reprise
     assert run("playbooks").stdout.splitlines()[1].split() == ["a/b", "3", "2027-01-15T08:00:00.000Z", "demo"]
     assert run("playbooks", "a/b", "--version", "2").stdout == "metadata:\n  x: 1\n"
     assert peer.asked[-1].version == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "method"),
+    [
+        (("run", "a/recovry"), "StartExecution"),
+        (("run", "a/recovry", "--set", "x=1"), "GetPlaybook"),
+        (("playbooks", "a/recovry"), "GetPlaybook"),
+    ],
+)
+def test_path_that_is_unknown_is_told_with_the_one_that_was_meant(
+    peer: Peer, run: Reprise, command: tuple[str, ...], method: str
+) -> None:
+    peer.answers(
+        method, refusal(NOT_FOUND, "no playbook 'a/recovry'", ErrorInfo(reason="PLAYBOOK_NOT_FOUND"))
+    )
+    peer.answers(
+        "ListPlaybooks", ListPlaybooksResponse(playbooks=[Playbook(path="a/recovery"), Playbook(path="b")])
+    )
+
+    result = run(*command)
+
+    assert (result.exit_code, result.stderr) == (1, "no playbook 'a/recovry': did you mean 'a/recovery'?\n")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        ListPlaybooksResponse(playbooks=[Playbook(path="quite/another")]),
+        ListPlaybooksResponse(playbooks=[Playbook(path="a/b")]),
+        refusal(UNAVAILABLE, "away"),
+    ],
+    ids=["none is alike", "the path is known, its version is not", "they cannot be listed"],
+)
+def test_path_like_which_there_is_none_is_told_where_to_look(
+    peer: Peer, run: Reprise, listed: ListPlaybooksResponse | Status
+) -> None:
+    unknown = refusal(NOT_FOUND, "no version 7 of playbook 'a/b'", ErrorInfo(reason="PLAYBOOK_NOT_FOUND"))
+    peer.answers("StartExecution", unknown)
+    peer.answers("ListPlaybooks", listed)
+
+    result = run("run", "a/b", "--version", "7")
+
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "no version 7 of playbook 'a/b': `reprise playbooks` lists those that are registered\n"
+    )
 
 
 def test_run_notes_settings_that_the_workload_does_not_know(peer: Peer, run: Reprise) -> None:
