@@ -23,6 +23,8 @@ _database_url = click.option(
     help="The PostgreSQL database, like postgresql://user@host/name.",
 )
 
+_OTHER_ADDRESS = "Choose another address with --listen"
+
 
 @click.command()
 @click.option(
@@ -106,7 +108,9 @@ def _run_one(config: BrokerConfig, process: int | None) -> None:
 
     try:
         asyncio.run(serve(config, _announce if process is None else click.echo))
-    except (SchemaMismatch, ListenFailed, RepriseError, psycopg.Error) as error:
+    except ListenFailed as error:
+        raise click.ClickException(f"{error} {_OTHER_ADDRESS}") from error
+    except (SchemaMismatch, RepriseError, psycopg.Error) as error:
         raise click.ClickException(str(error).strip()) from error
 
 
@@ -135,7 +139,7 @@ def _run_several(
     try:
         asyncio.run(Fleet(command, environment, processes).run(listen, _announce))
     except PortTaken as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(f"{error} {_OTHER_ADDRESS}") from error
     except ProcessEnded as error:
         raise click.exceptions.Exit(error.code if error.code > 0 else 1) from error
 

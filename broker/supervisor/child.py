@@ -15,7 +15,7 @@ _LINES_SHOWN = 12
 
 
 class ChildFailed(Exception):
-    """A part did not become ready; the text holds the last lines of its log."""
+    """A part did not become ready. The text begins with the error that the part gave, or else ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,15 @@ class Child:
                 return rest.partition("\n")[0].strip()
             if ended or time.monotonic() > give_up_at:
                 how = f"ended with code {self.exit_code}" if ended else "is not ready after a minute"
-                last = "\n".join(written.splitlines()[-_LINES_SHOWN:])
-                raise ChildFailed(f"the {self.spec.name} {how}, see {self.spec.log}:\n{last}")
+                raise ChildFailed(self._explain(how, written))
             time.sleep(0.02)
+
+    def _explain(self, how: str, written: str) -> str:
+        """What a command of ours says last, after "Error: ", is what people need; what it logged before that is in its log."""
+        where = f"the {self.spec.name} {how}, see {self.spec.log}"
+        _, found, error = f"\n{written}".rpartition("\nError: ")
+        lines = (error if found else written).splitlines()[-_LINES_SHOWN:]
+        return "\n".join([*lines, where] if found else [f"{where}:", *lines])
 
     def stop(self) -> None:
         """Asks the part to end, and kills it when it takes too long."""
