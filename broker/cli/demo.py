@@ -24,7 +24,7 @@ from broker.cli.output import Column, Span, print_line, print_table, words_for
 from broker.cli.watching import show_live
 from broker.cli.wording import STATUS_STYLES
 from broker.embedded import BinariesNotFound, PostgresFailed
-from broker.supervisor import ChildFailed, Stack, StackConfig
+from broker.supervisor import ChildFailed, LogsInUse, Stack, StackConfig
 
 # From the seed, word for word.
 _QUERIES = (
@@ -75,6 +75,8 @@ def demo(playbook: Path, data: Path, database_url: str | None) -> None:
             broker = Broker(stack.address)
             execution = _run(broker, playbook)
             _show_tables(stack.database_url, execution.execution_id)
+    except LogsInUse as error:
+        raise click.ClickException(f"{error}: stop that one, or choose another folder with --data") from error
     except (BinariesNotFound, PostgresFailed, ChildFailed, OSError) as error:
         raise click.ClickException(str(error)) from error
     _show_how_to_repeat(playbook, data, execution)

@@ -56,7 +56,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def dev(data: Path, logs: Path, listen: str, database_url: str | None) -> None:
     """Run PostgreSQL, a broker and a worker until Ctrl-C or SIGTERM. Prints one line when they are ready."""
     from broker.embedded import BinariesNotFound, PostgresFailed
-    from broker.supervisor import DRAIN_SECONDS, ChildFailed, Stack, StackConfig
+    from broker.supervisor import DRAIN_SECONDS, ChildFailed, LogsInUse, Stack, StackConfig
 
     # SIGINT too: a shell that starts it in the background has set that to be ignored.
     for number in _ENDING:
@@ -69,6 +69,10 @@ def dev(data: Path, logs: Path, listen: str, database_url: str | None) -> None:
             finally:
                 _ignore_further_signals()
                 note(f"stopping: attempts that run have {DRAIN_SECONDS} s to end")
+    except LogsInUse as error:
+        raise click.ClickException(
+            f"{error}: stop that one, or choose other folders with --logs and --data"
+        ) from error
     except (BinariesNotFound, PostgresFailed, ChildFailed, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -4,7 +4,6 @@ Owns the server's life: made on first use, started, stopped fast, and never left
 directory that nobody but its owner (and root) may enter: on TCP, every user of the machine would be its superuser.
 """
 
-import fcntl
 import os
 import pwd
 import shutil
@@ -20,6 +19,7 @@ from typing import Self
 from urllib.parse import quote
 
 from broker.embedded.binaries import Binaries
+from broker.embedded.hold import hold
 from broker.embedded.identity import Identity, launch_command
 from broker.embedded.leftovers import clear_leftovers
 from broker.embedded.relocation import reachable_by_nobody
@@ -148,16 +148,12 @@ class PostgresServer:
             return None
 
     def _take_lock(self) -> None:
-        """Holds the directory for this process; the kernel lets go of it however the process ends."""
-        lock = self._data.with_name(f"{self._data.name}.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
+        """Holds the directory for this process."""
+        self._lock = hold(self._data.with_name(f"{self._data.name}.lock"))
+        if self._lock is None:
             raise PostgresFailed(
                 f"{self._data} is in use by another process: stop that one, or choose another data directory"
-            ) from error
-        self._lock = lock
+            )
 
     def _initialize(self) -> None:
         """Makes the data directory under another name first, so that a killed start leaves no half-made one."""

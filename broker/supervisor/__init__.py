@@ -5,6 +5,6 @@ their command lines, their log files and the line that says they are ready.
 """
 
 from broker.supervisor.child import ChildFailed
-from broker.supervisor.stack import DRAIN_SECONDS, Stack, StackConfig
+from broker.supervisor.stack import DRAIN_SECONDS, LogsInUse, Stack, StackConfig
 
-__all__ = ["DRAIN_SECONDS", "ChildFailed", "Stack", "StackConfig"]
+__all__ = ["DRAIN_SECONDS", "ChildFailed", "LogsInUse", "Stack", "StackConfig"]

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from broker.embedded import PostgresFailed, PostgresServer, find_binaries
+from broker.embedded.hold import hold
 from broker.supervisor.child import Child, ChildSpec
 
 # A restarted part that falls over again at once must not fill the log.
@@ -18,6 +19,10 @@ _RESTART_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 # How long attempts that run may go on after a stop was asked for.
 DRAIN_SECONDS = 5
+
+
+class LogsInUse(Exception):
+    """Another process writes to the folder of the logs, where nobody could tell the lines of two apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,8 @@ class StackConfig:
 class Stack:
     """PostgreSQL, a broker and a worker that end with this process. A context manager; enter it in the main thread.
 
-    `address` and `database_url` say where the broker and the database are, once it is entered. Entering raises ChildFailed,
-    PostgresFailed or BinariesNotFound; then nothing is left running.
+    `address` and `database_url` say where the broker and the database are, once it is entered. Entering raises LogsInUse,
+    ChildFailed, PostgresFailed or BinariesNotFound; then nothing is left running.
     """
 
     def __init__(self, config: StackConfig) -> None:
@@ -57,7 +62,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            self._config.logs.mkdir(parents=True, exist_ok=True)
+            self._hold_logs(cleanup)
             if not self._config.database_url:
                 self._start_database(cleanup)
             cleanup.callback(self._stop_children)
@@ -85,6 +90,13 @@ class Stack:
                     tell(f"the {child.spec.name} ended with code {child.exit_code}, starting it again")
                     time.sleep(_RESTART_PAUSE_SECONDS)
                     self._restart(child.spec.name)
+
+    def _hold_logs(self, cleanup: ExitStack) -> None:
+        self._config.logs.mkdir(parents=True, exist_ok=True)
+        held = hold(self._config.logs / ".lock")
+        if held is None:
+            raise LogsInUse(f"another process writes its logs to {self._config.logs}")
+        cleanup.enter_context(held)
 
     def _start_database(self, cleanup: ExitStack) -> None:
         data = self._config.data / "postgres"

@@ -129,11 +129,41 @@ async def test_an_address_in_use_is_refused_in_words(
     dev = await start_dev()
     address = _announced(dev, "broker")
     second = await start_process(
-        "broker.cli", "dev", "--listen", address, "--data", str(short_path / "other")
-    )
+        "broker.cli", "dev", "--listen", address,
+        "--data", str(short_path / "other"), "--logs", str(short_path / "other_logs"),
+    )  # fmt: skip
     assert await second.exit_code() == 1
-    assert any(f"cannot listen on {address}" in line for line in second.lines)
-    assert not any("Traceback" in line for line in second.lines)
+    assert second.lines == [
+        f"Error: cannot listen on {address}: is another broker running there? Choose another address with --listen",
+        f"the broker ended with code 1, see {short_path / 'other_logs' / 'broker.log'}",
+    ]
+
+
+async def test_logs_of_another_are_not_written_to(
+    start_dev: StartDev, start_process: StartProcess, short_path: Path
+) -> None:
+    first = await start_dev()
+    logs = short_path / "logs"
+    arguments = (
+        "broker.cli",
+        "dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        str(short_path / "other"),
+        "--logs",
+        str(logs),
+    )
+    second = await start_process(*arguments)
+    assert await second.exit_code() == 1
+    assert second.lines == [
+        f"Error: another process writes its logs to {logs}: stop that one, or choose other folders with --logs and --data"
+    ]
+    assert not (short_path / "other").exists()
+    await first.stop()
+    third = await start_process(*arguments)
+    await third.output_with("ready ")
+    assert await third.stop() == 0
 
 
 async def test_data_in_use_is_refused_in_words(
@@ -141,8 +171,9 @@ async def test_data_in_use_is_refused_in_words(
 ) -> None:
     await start_dev()
     second = await start_process(
-        "broker.cli", "dev", "--listen", "127.0.0.1:0", "--data", str(short_path / "data")
-    )
+        "broker.cli", "dev", "--listen", "127.0.0.1:0",
+        "--data", str(short_path / "data"), "--logs", str(short_path / "other_logs"),
+    )  # fmt: skip
     assert await second.exit_code() == 1
     assert any("is in use by another process" in line for line in second.lines)
 
