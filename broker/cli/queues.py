@@ -19,7 +19,10 @@ _COUNTS = ("queued", "scheduled", "leased", "retry", "held", "dead", "workers")
 @options.json_wanted
 @with_broker
 def queues(broker: Broker, json_wanted: bool) -> None:
-    """List queues: how many jobs wait, run, await a retry or are dead, and how old the oldest due one is."""
+    """List queues: how many jobs wait, run, await a retry or are dead, and how old the oldest due one is.
+
+    All is of the whole database but `workers`: those are the streams of the broker process that answers.
+    """
     found = broker.call(broker.queues.ListQueues, ListQueuesRequest()).queues
     if json_wanted:
         print_json([as_json(queue) for queue in found])

@@ -475,7 +475,7 @@ class Queue(_message.Message):
     """due, but kept back by a breaker, a budget, a limit or a pause"""
     dead: _builtins.int
     workers: _builtins.int
-    """streams subscribed"""
+    """streams subscribed at the broker process that answers; all else is of the whole database"""
     estimated: _builtins.bool
     """Some of the counts above are estimates: where a great many jobs wait, or have failed, not every one is counted."""
     @_builtins.property

@@ -272,6 +272,15 @@ def test_queues_shows_the_backlog(peer: Peer, run: Reprise) -> None:
     assert row.split() == ["mail", "3", "0", "0", "2", "1", "4", "1", "min", "30", "s", "paused"]
 
 
+def test_queues_says_that_workers_are_those_of_the_broker_that_answers(run: Reprise) -> None:
+    explained = " ".join(run("queues", "--help").stdout.split())
+
+    assert (
+        "of the whole database but `workers`: those are the streams of the broker process that answers"
+        in explained
+    )
+
+
 def test_queues_shows_what_is_seldom_there_only_where_it_is(peer: Peer, run: Reprise) -> None:
     peer.answers(
         "ListQueues",
