@@ -22,10 +22,10 @@ _RULES: Final = {
     "input": "a mapping",
     "queue": "a text",
     "priority": "a whole number from -100 to 100",
-    "delay_seconds": "a number of seconds",
+    "delay_seconds": "a number of seconds, 10 000 years at most",
     "idempotency_key": "a text",
     "dependency": "a text",
-    "attempt_timeout_seconds": "a number of seconds",
+    "attempt_timeout_seconds": "a number of seconds, 10 000 years at most",
     "labels": "a mapping of texts to texts",
 }
 

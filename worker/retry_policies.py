@@ -5,7 +5,8 @@ Owns spellings and types. Must not judge ranges or conditions: the broker does.
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from operator import index
+from typing import Any, Final, SupportsFloat, SupportsIndex
 
 from reprise.v1 import retry_pb2
 
@@ -76,15 +77,16 @@ def _read_field(name: str, value: object) -> Any:
 
 
 def _read_attempts(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise ValueError(f"must be a whole number, not {value!r:.60}")
-    if not -(2**31) <= value < 2**31:  # the contract has no room for it, so the broker cannot say so
+    number = index(value)
+    if not -(2**31) <= number < 2**31:  # the contract has no room for it, so the broker cannot say so
         raise ValueError("must be from 1 to 1000")
-    return value
+    return number
 
 
 def _read_multiplier(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, (bool, str)) or not isinstance(value, SupportsFloat | SupportsIndex):
         raise ValueError(f"must be a number, not {value!r:.60}")
     try:
         return float(value)

@@ -34,9 +34,10 @@ def faults_of(*jobs: NewJob) -> dict[str, str]:
         ("dependency", ["db"], "must be a text, not ['db']"),
         ("labels", {"team": 1}, "must be a mapping of texts to texts, not {'team': 1}"),
         ("labels", "team=a", "must be a mapping of texts to texts, not 'team=a'"),
-        ("delay_seconds", "2m", "must be a number of seconds, not '2m'"),
-        ("delay_seconds", math.inf, "must be a number of seconds, not inf"),
-        ("attempt_timeout_seconds", math.nan, "must be a number of seconds, not nan"),
+        ("delay_seconds", "2m", "must be a number of seconds, 10 000 years at most, not '2m'"),
+        ("delay_seconds", 1e14, "must be a number of seconds, 10 000 years at most, not 100000000000000.0"),
+        ("delay_seconds", math.inf, "must be a number of seconds, 10 000 years at most, not inf"),
+        ("attempt_timeout_seconds", math.nan, "must be a number of seconds, 10 000 years at most, not nan"),
         ("retry", "3x", "must be true, false, a number of attempts or a mapping, not '3x'"),
     ],
 )

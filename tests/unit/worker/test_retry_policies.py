@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -57,6 +58,16 @@ def test_retry_means_what_it_means_in_a_playbook(retry: object) -> None:
     violations: list[Violation] = []
     read = None if message is None else read_retry_policy(message, "retry", violations)
     assert (read, violations) == (parse_retry(retry), [])
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    class Count:
+        def __index__(self) -> int:
+            return 4
+
+    message = message_of({"max_attempts": Count(), "backoff_multiplier": Decimal("1.5")})
+
+    assert message == retry_pb2.RetryPolicy(max_attempts=4, backoff_multiplier=1.5)
 
 
 @pytest.mark.parametrize(
