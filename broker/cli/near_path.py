@@ -28,10 +28,12 @@ def telling_near_path(broker: Broker, path: str) -> Iterator[None]:
 
 
 def _find_near(broker: Broker, path: str) -> str | None:
-    """None also where the path is known, and only its version is not."""
+    """None also where the path is known, and only its version is not, or where there are too many to know."""
     try:
         answer = broker.call(broker.playbooks.ListPlaybooks, ListPlaybooksRequest(page_size=_PATHS_LOOKED_AT))
     except CallFailed:
+        return None
+    if answer.next_page_token:
         return None
     paths = [playbook.path for playbook in answer.playbooks]
     near = get_close_matches(path, paths, n=1)

@@ -75,7 +75,7 @@ class Child:
         """What a command of ours says last, after "Error: ", is what people need; what it logged before that is in its log."""
         where = f"the {self.spec.name} {how}, see {self.spec.log}"
         _, found, error = f"\n{written}".rpartition("\nError: ")
-        lines = (error if found else written).splitlines()[-_LINES_SHOWN:]
+        lines = error.splitlines()[:_LINES_SHOWN] if found else written.splitlines()[-_LINES_SHOWN:]
         return "\n".join([*lines, where] if found else [f"{where}:", *lines])
 
     def stop(self) -> None:
