@@ -4,12 +4,13 @@ What two branches end in two brokers at once is thereby seen by the second. One 
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from broker.errors import LimitExceeded
+from broker.errors import LimitExceeded, RepriseError
 from broker.lifecycle.advance import Advancer
 from broker.lifecycle.playbooks import Playbooks
 from broker.lifecycle.signals import Signals
@@ -26,6 +27,8 @@ _MAX_WAITING = 1000
 
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class TurnTooLong(LimitExceeded):
@@ -73,7 +76,9 @@ class Turns:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._holder is not task:
+            if self._holder is task:
+                task.add_done_callback(_log_failure)
+            else:
                 task.cancel()
             raise
 
@@ -130,3 +135,10 @@ class Turns:
         """Returns when what has begun is done."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await self.session.close()
+
+
+def _log_failure(task: "asyncio.Task[Any]") -> None:
+    """Of what goes on without a caller, nobody else hears."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RepriseError):
+        _log.error("what a caller left has failed", exc_info=error)

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -60,7 +61,10 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         if left > 0:
             self._look_in(left)
         else:
-            with socket.socket(fileno=os.dup(self.fileno())) as line:
+            with (
+                suppress(OSError),
+                socket.socket(fileno=os.dup(self.fileno())) as line,
+            ):  # it may just have gone
                 line.shutdown(socket.SHUT_RDWR)
 
 
@@ -71,7 +75,9 @@ def bounds_of(database_url: str) -> dict[str, int]:
 
 
 async def connect(database_url: str, *, statement_seconds: float, **parameters: str) -> Connection:
-    """A connection, in autocommit, none of whose statements takes longer than `statement_seconds`. Raises OperationalError."""
+    """A connection, in autocommit, that hangs up where a statement takes longer than it may, `statement_seconds`, and the server does not
+    say so. Raises OperationalError.
+    """
     everything: dict[str, Any] = {**bounds_of(database_url), **parameters}
     connection = await Connection.connect(database_url, autocommit=True, **everything)
     connection.answer_seconds = statement_seconds + LATE_SECONDS
