@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from math import inf
 from operator import attrgetter
 from time import process_time
@@ -301,14 +301,14 @@ class Dispatcher:
         counts: Counter[str] = Counter()
         for (queue, priority), lane in groupby(granted.leases, key=attrgetter("queue", "priority")):
             seqs = [lease.seq for lease in lane]
-            planned[queue].floors[priority].leased(seqs[-1])
+            planned[queue].floors[priority].passed(seqs[-1])
             counts[queue] += len(seqs)
         chosen = counts
         if granted.chosen:
             # What another broker took, or is about to, is passed over: chosen again at once, it would be taken in vain again.
             chosen = Counter()
             for queue, priority, seq, jobs in granted.chosen:
-                planned[queue].floors[priority].leased(seq)
+                planned[queue].floors[priority].passed(seq)
                 chosen[queue] += jobs
         for share in plan.shares:
             missing = share.quota
@@ -365,11 +365,12 @@ class Dispatcher:
 
     async def _give_back_safely(self, leases: Sequence[Delivery]) -> None:
         """Repeats what fails, also once the broker stops: the connection may have been dead for hours. Nothing goes back twice."""
-        give_up_at = asyncio.get_running_loop().time() + FORGOTTEN_AFTER_SECONDS
-        is_last = False
-        while True:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + FORGOTTEN_AFTER_SECONDS
+        for attempt in count(1):
+            is_last = attempt > 1 and (self._stopping or loop.time() >= give_up_at)
             try:
-                return await self._give_back(leases)
+                await self._give_back(leases)
             except (Unavailable, LimitExceeded) as error:
                 if is_last:
                     # They are found again when they expire; that costs each an attempt.
@@ -378,10 +379,12 @@ class Dispatcher:
                         len(leases),
                         str(error),
                     )
-                    return None
-                _log.info("undelivered leases go back later count=%d error=%r", len(leases), str(error))
-                is_last = self._stopping or asyncio.get_running_loop().time() >= give_up_at
+                    return
+                if attempt == 1:
+                    _log.info("undelivered leases go back later count=%d error=%r", len(leases), str(error))
                 await asyncio.sleep(error.retry_after.total_seconds())
+            else:
+                return
 
 
 def _shortest(granted: Iterable[Grant], streams: Iterable[LeaseStream | None]) -> float:

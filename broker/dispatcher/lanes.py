@@ -6,7 +6,8 @@ brokers put in. A floor itself never sinks by that: dead entries behind it are n
 
 What another broker had locked when a statement came by is passed over, and lies behind the floor if that broker's statement fails and
 is not repeated, as when it is killed. No statement takes longer than the time between two rewinds, so what was passed over is read again
-at the first or second rewind (`reach_back`). Left to a full rewind is what is passed over again then.
+at the first or second rewind (`reach_back`). Left to a full rewind is what is passed over again then,
+and what a transaction of executions held for longer before it was undone.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Floor:
     set_back_to: int | None = None  # where the next statement starts instead
     set_back_in_flight: int | None = None
     arrived_in_flight: int | None = None
-    highest_leased: int | None = None  # by the statement that is in flight, or passed over by it
+    highest_passed: int | None = None  # by the statement that is in flight
     earlier: tuple[int | None, int | None] = (None, None)  # `seq` at the last rewind but one, and at the last
 
     @property
@@ -52,9 +53,9 @@ class Floor:
         else:
             self.set_back_to = seq if self.set_back_to is None else min(self.set_back_to, seq)
 
-    def leased(self, seq: int) -> None:
+    def passed(self, seq: int) -> None:
         """Everything up to `seq` that the statement could see was leased, or is being leased by another broker."""
-        self.highest_leased = seq if self.highest_leased is None else max(self.highest_leased, seq)
+        self.highest_passed = seq if self.highest_passed is None else max(self.highest_passed, seq)
 
     def landed(self, *, exhausted: bool, settled: int) -> None:
         """The statement is back; `exhausted`: it took all that there was, so that nothing is left behind `settled` either.
@@ -62,13 +63,13 @@ class Floor:
         What arrived meanwhile may lie behind what it leased.
         """
         if exhausted:
-            self.seq = max(self.seq, self.highest_leased or 0, settled)
+            self.seq = max(self.seq, self.highest_passed or 0, settled)
             self.set_back_to = None
-        elif self.highest_leased is not None:
+        elif self.highest_passed is not None:
             # It stopped at its quota: from what was set back there may be more between here and the floor.
-            self.set_back_to = self.highest_leased if self.highest_leased < self.seq else None
-            self.seq = max(self.seq, self.highest_leased)
-        self.highest_leased = None
+            self.set_back_to = self.highest_passed if self.highest_passed < self.seq else None
+            self.seq = max(self.seq, self.highest_passed)
+        self.highest_passed = None
         if self.set_back_in_flight is not None:
             self.set_back(self.set_back_in_flight, in_flight=False)
             self.set_back_in_flight = None

@@ -162,7 +162,7 @@ def settle(
 
 
 def deciding_facts(policy: RetryPolicy | None, failed: FailedAttempt) -> tuple[Hashable, ...] | None:
-    """What a decision by this policy depends on, beside chance: where it is equal, so is the judgement.
+    """What a decision by this policy depends on, beside chance: where it is equal, so is this policy's judgement.
 
     None where the time since enqueue counts. What no condition asks for, as a message that holds an id, is not in it.
     """

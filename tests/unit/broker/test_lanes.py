@@ -21,8 +21,8 @@ def land(floor: Floor, *, exhausted: bool = True, settled: int = 0) -> None:
 def test_a_floor_rises_to_what_was_leased_and_never_sinks_by_it() -> None:
     floor = Floor()
 
-    floor.leased(10)
-    floor.leased(7)
+    floor.passed(10)
+    floor.passed(7)
     land(floor)
 
     assert floor.seq == 10
@@ -50,7 +50,7 @@ def test_a_job_that_arrives_while_a_statement_is_in_flight_is_still_ahead_once_i
     queue.arrive(Arrival("q", 0, 150))
     queue.arrive(Arrival("q", 0, 120))
 
-    queue.floors[0].leased(200)  # the statement could not see 120 and 150
+    queue.floors[0].passed(200)  # the statement could not see 120 and 150
     land(queue.floors[0])
 
     assert queue.floors[0].seq == 119
@@ -61,7 +61,7 @@ def test_what_arrived_in_flight_is_forgotten_after_the_landing() -> None:
     floor.arrive(120, in_flight=True)
     land(floor)
 
-    floor.leased(300)
+    floor.passed(300)
     land(floor)
 
     assert floor.seq == 300
@@ -113,7 +113,7 @@ def test_a_statement_that_stopped_at_its_quota_goes_on_from_there() -> None:
     floor = Floor(1000)
     floor.set_back(0, in_flight=False)
 
-    floor.leased(300)
+    floor.passed(300)
     land(floor, exhausted=False, settled=900)
 
     assert floor.start == 300
@@ -135,7 +135,7 @@ def test_what_was_passed_over_is_read_again_at_the_next_two_rewinds_and_not_afte
     for _ in range(2):
         queue.reach_back()
         land(queue.floors[0])
-    queue.floors[0].leased(900)
+    queue.floors[0].passed(900)
     land(queue.floors[0])
 
     starts = []
@@ -153,7 +153,7 @@ def test_what_was_passed_over_is_read_again_at_the_next_two_rewinds_and_not_afte
 
 def test_a_lane_that_has_just_become_known_is_not_read_from_its_head_again() -> None:
     queue = lanes(p0=0)
-    queue.floors[0].leased(900)
+    queue.floors[0].passed(900)
     land(queue.floors[0])
 
     queue.reach_back()
@@ -202,7 +202,7 @@ def test_a_rewind_outlasts_the_statement_that_was_in_flight() -> None:
     queue.in_flight = True
     queue.set_back(500)
 
-    queue.floors[0].leased(1100 * MILLISECOND)
+    queue.floors[0].passed(1100 * MILLISECOND)
     land(queue.floors[0])
 
     assert queue.floors[0].start == 500 * MILLISECOND
