@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from reprise.v1 import broker_service_pb2 as pb
+from reprise.v1 import job_pb2
 
 from tests.unit.worker.conftest import Listening
 from tests.unit.worker.peer import Peer, PeerStream, Refusal, lease, seconds
@@ -44,6 +45,24 @@ async def serve(peer: Peer) -> AsyncIterator[Serve]:
         worker.stop()
         worker.stop()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def failure_of_handler(
+    listening: Listening, serve: Serve, error: BaseException, *, is_async: bool
+) -> job_pb2.Failure:
+    """What a worker reports of a job whose handler raises the error."""
+    worker = Worker(listening.address)
+
+    def plain(job: Job) -> None:
+        raise error
+
+    async def coroutine(job: Job) -> None:
+        raise error
+
+    worker.handler("x")(coroutine if is_async else plain)
+    (await serve(worker)).deliver(lease("a", "x"))
+    failure: job_pb2.Failure = (await listening.peer.next(listening.peer.failed)).failure
+    return failure
 
 
 async def test_plain_and_coroutine_handlers_return_results(listening: Listening, serve: Serve) -> None:
@@ -80,17 +99,7 @@ async def test_plain_and_coroutine_handlers_return_results(listening: Listening,
 async def test_exception_becomes_a_failure(
     listening: Listening, serve: Serve, error: BaseException, facts: tuple[Any, ...], is_async: bool
 ) -> None:
-    worker = Worker(listening.address)
-
-    def plain(job: Job) -> None:
-        raise error
-
-    async def coroutine(job: Job) -> None:
-        raise error
-
-    worker.handler("x")(coroutine if is_async else plain)
-    (await serve(worker)).deliver(lease("a", "x"))
-    failure = (await listening.peer.next(listening.peer.failed)).failure
+    failure = await failure_of_handler(listening, serve, error, is_async=is_async)
     assert (failure.type, failure.message, failure.status_code, failure.retry_after) == facts
 
 
@@ -99,19 +108,8 @@ async def test_exception_becomes_a_failure(
 async def test_stack_trace_begins_with_the_handlers_own_line(
     listening: Listening, serve: Serve, error: BaseException, is_async: bool
 ) -> None:
-    worker = Worker(listening.address)
-
-    def plain(job: Job) -> None:
-        raise error
-
-    async def coroutine(job: Job) -> None:
-        raise error
-
-    worker.handler("x")(coroutine if is_async else plain)
-    (await serve(worker)).deliver(lease("a", "x"))
-    head, first, line, *_ = (
-        await listening.peer.next(listening.peer.failed)
-    ).failure.stack_trace.splitlines()
+    failure = await failure_of_handler(listening, serve, error, is_async=is_async)
+    head, first, line, *_ = failure.stack_trace.splitlines()
     assert head == "Traceback (most recent call last):"
     assert first.startswith(f'  File "{__file__}", line ')
     assert line.strip() == "raise error"
