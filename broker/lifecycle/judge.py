@@ -14,10 +14,10 @@ from broker.policy.decision import (
     FailedAttempt,
     Failure,
     Judgement,
+    decide,
     deciding_facts,
     is_by_chance,
     judge,
-    settle,
 )
 from broker.policy.retry_policy import from_json
 from broker.store.enqueue import PolicyBodies
@@ -155,7 +155,7 @@ class Judge:
         if known is not None and known.verdict is not None:
             return known.verdict
         judgement = judge(parsed, failed) if known is None else known.judgement
-        decision = settle(parsed, failed, judgement, self._jitter())
+        decision = decide(parsed, failed, self._jitter(), judgement)
         verdict = _Verdict(decision, verdict_detail(decision))
         if known is None and deciding is not None:
             spread = decision.delay is not None and is_by_chance(parsed, failure)

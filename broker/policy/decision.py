@@ -42,7 +42,6 @@ __all__ = [
     "describe",
     "is_by_chance",
     "judge",
-    "settle",
 ]
 
 _MAX_TRACED = 200
@@ -130,13 +129,21 @@ class Judgement(NamedTuple):
     trace: tuple[TraceStep, ...]
 
 
-def decide(policy: RetryPolicy | None, failed: FailedAttempt, jitter: float) -> Decision:
+def decide(
+    policy: RetryPolicy | None, failed: FailedAttempt, jitter: float, judgement: Judgement | None = None
+) -> Decision:
     """The decision on one failed attempt; it never raises for a policy without problems.
 
     `policy` None means that one attempt is all. `jitter` is uniform in [0, 1); it spreads the policy's own
-    delay and a downstream's Retry-After alike.
+    delay and a downstream's Retry-After alike. `judgement`: the policy's, where that on an attempt with the
+    same `deciding_facts` is known.
     """
-    return settle(policy, failed, judge(policy, failed), jitter)
+    is_dead, reason, checks = judgement or judge(policy, failed)
+    if is_dead or policy is None:
+        return Decision(Verdict.DEAD, reason, failed.attempt, failed.max_attempts, trace=checks)
+    trace = list(checks)
+    delay, source = _delay(policy, failed, jitter, trace)
+    return Decision(Verdict.RETRY, reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace))
 
 
 def judge(policy: RetryPolicy | None, failed: FailedAttempt) -> Judgement:
@@ -144,21 +151,6 @@ def judge(policy: RetryPolicy | None, failed: FailedAttempt) -> Judgement:
     trace: list[TraceStep] = []
     is_dead, reason = _judge(policy, failed, trace)
     return Judgement(is_dead, reason, tuple(trace))
-
-
-def settle(
-    policy: RetryPolicy | None, failed: FailedAttempt, judgement: Judgement, jitter: float
-) -> Decision:
-    """The decision that follows from a judgement by the same policy on an attempt with the same `deciding_facts`."""
-    if judgement.is_dead or policy is None:
-        return Decision(
-            Verdict.DEAD, judgement.reason, failed.attempt, failed.max_attempts, trace=judgement.trace
-        )
-    trace = list(judgement.trace)
-    delay, source = _delay(policy, failed, jitter, trace)
-    return Decision(
-        Verdict.RETRY, judgement.reason, failed.attempt, failed.max_attempts, delay, source, tuple(trace)
-    )
 
 
 def deciding_facts(policy: RetryPolicy | None, failed: FailedAttempt) -> tuple[Hashable, ...] | None:
