@@ -64,16 +64,16 @@ class Grant(NamedTuple):
     labels: str | None
 
 
-# Of a lease, whatever it carries: its names, numbers and instants, as an object in memory or as fields of a message.
-_OTHER_BYTES = 1024
+OTHER_BYTES_OF_LEASE = 1024
+"""Of a lease, whatever it carries: its names, numbers and instants, as an object in memory or as fields of a message."""
 
 
-def weight_of(grants: Collection[Grant]) -> int:
-    """About how many bytes leases take, with what they carry."""
+def bytes_of(grants: Collection[Grant]) -> int:
+    """About how many bytes leases take, with what they carry: texts by their characters."""
     carried = sum(
         len(grant.input) + len(grant.last_failure or "") + len(grant.checkpoint or "") for grant in grants
     )
-    return carried + _OTHER_BYTES * len(grants)
+    return carried + OTHER_BYTES_OF_LEASE * len(grants)
 
 
 class Taker(NamedTuple):

@@ -17,7 +17,7 @@ from broker.dispatcher.match import make_offer, match
 from broker.dispatcher.plan import LEASES_PER_STATEMENT, Plan, make_plan, pause_after, taker_of
 from broker.dispatcher.stream import LeaseStream
 from broker.errors import LimitExceeded, Unavailable
-from broker.job import Arrival, Delivery, Grant, NewJob, deliveries_of, weight_of
+from broker.job import Arrival, Delivery, Grant, NewJob, bytes_of, deliveries_of
 from broker.lifecycle.signals import Signals
 from broker.lifecycle.takers import Reservation
 from broker.store.grant import Granted, grant
@@ -100,7 +100,7 @@ class Dispatcher:
         """What waited to be sent was taken to be sent: the stream may have more."""
         if stream.is_full:
             self._wake.set()
-        stream.unsent_bytes = weight_of(stream.outbox)
+        stream.unsent_bytes = bytes_of(stream.outbox)
 
     def receive(self, stream: LeaseStream, lease_ids: Iterable[int]) -> None:
         """Leases of this stream have arrived at its client: from here on they are the worker's."""
@@ -337,14 +337,14 @@ class Dispatcher:
         for number, most in credit.items():
             stream = self._streams.get(number)
             leases = shares.get(number, [])
-            weight = weight_of(leases)
-            total += weight
+            size = bytes_of(leases)
+            total += size
             if stream is None:
                 self._return(deliveries_of(leases))
                 continue
             stream.free(most - len(leases))
             if leases:
-                stream.deliver(leases, weight)
+                stream.deliver(leases, size)
                 self.holdings.add(stream, leases)
                 self._hungry.pop(number, None)
             if stream.credits > 0:

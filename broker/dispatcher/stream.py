@@ -49,12 +49,12 @@ class LeaseStream:
         self.reserved -= credit
         self.credits += credit
 
-    def deliver(self, grants: Sequence[Grant], weight: int) -> None:
+    def deliver(self, grants: Sequence[Grant], size: int) -> None:
         """Hands leases, of so many bytes, to the edge; each uses one credit that was reserved."""
         self.reserved -= len(grants)
         self.settled = False
         self.outbox.extend(grants)
-        self.unsent_bytes += weight
+        self.unsent_bytes += size
         self.changed.set()
 
     @property

@@ -61,10 +61,8 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         if left > 0:
             self._look_in(left)
         else:
-            with (
-                suppress(OSError),
-                socket.socket(fileno=os.dup(self.fileno())) as line,
-            ):  # it may just have gone
+            # It may just have gone by itself.
+            with suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
 
 

@@ -10,7 +10,7 @@ from reprise.v1 import broker_service_pb2 as pb
 from reprise.v1 import job_pb2
 
 from broker.ids import EPOCH, IDS_PER_MILLISECOND
-from broker.job import Delivery, Grant
+from broker.job import OTHER_BYTES_OF_LEASE, Delivery, Grant
 from broker.lifecycle.failure_events import without_elapsed
 from broker.lifecycle.tokens import TokenCodec
 from broker.service.translate.failures import recorded_failure_message
@@ -27,9 +27,8 @@ _REMEMBERED_INSTANTS = 256
 # Last failures in ASCII, with their fields 5 MB at most.
 _REMEMBERED_FAILURES = 1024
 _REMEMBERED_CHARACTERS = 2048
-# No character takes more in UTF-8; names, numbers and instants of a lease take less together.
+# No character takes more in UTF-8.
 _BYTES_OF_A_CHARACTER = 4
-_BYTES_OF_OTHER_FIELDS = 1024
 
 
 def token_of(codec: TokenCodec, lease: Grant | Delivery) -> str:
@@ -39,7 +38,7 @@ def token_of(codec: TokenCodec, lease: Grant | Delivery) -> str:
 
 def most_bytes(grant: Grant) -> int:
     """What the message of a lease takes at most."""
-    size = _BYTES_OF_OTHER_FIELDS + _most_bytes_of(grant.input)
+    size = OTHER_BYTES_OF_LEASE + _most_bytes_of(grant.input)
     for text in (grant.last_failure, grant.checkpoint, grant.labels):
         if text is not None:
             size += _most_bytes_of(text)
